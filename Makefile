@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0
+# qcow2chain: kernel module, daemon, control tool, tests.  "make help" lists
+# the targets.
+
+VERSION := 0.1.0
+
+# Kernel to build for: the running one if its headers are installed, else the
+# newest installed headers.
+KVER ?= $(shell if [ -e "/lib/modules/$$(uname -r)/build" ]; then uname -r; \
+	else ls -d /lib/modules/*/build 2>/dev/null | cut -d/ -f4 | sort -V | tail -n1; fi)
+KDIR ?= /lib/modules/$(KVER)/build
+
+PREFIX ?= /usr/local
+SBINDIR ?= $(PREFIX)/sbin
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= /lib/systemd/system
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+# User-space flavours share the rules below; SAN=1 builds with the sanitizers.
+SAN ?=
+BUILD := build/$(if $(SAN),asan,user)
+PKGS := libcurl libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid
+PKG_CONFIG ?= pkg-config
+
+comma := ,
+CC ?= gcc
+CFLAGS ?= -O2 -g
+ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes \
+	-Wmissing-prototypes -Wno-unused-parameter -D_GNU_SOURCE \
+	-D_FILE_OFFSET_BITS=64 -DQC2_VERSION='"$(VERSION)"' \
+	-Iinclude/uapi -Iuserspace/lib -MMD -MP \
+	$(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+ALL_CFLAGS += $(CFLAGS)
+ALL_LDFLAGS := $(LDFLAGS) $(if $(SAN),-fsanitize=address$(comma)undefined)
+# Evaluated when first needed, so that "make setup" runs without pkg-config.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell $(PKG_CONFIG) --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LIBS)
+
+LIB_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/lib/*.c))
+CHAIND_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chaind/*.c))
+CHAINCTL_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chainctl/*.c))
+UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
+
+.PHONY: all user module tools unit-bins install uninstall clean setup demo check bench help
+all: user module
+
+help:
+	@echo 'all (default)  kernel module, chaind, chainctl'
+	@echo 'module         dm-qcow2chain.ko for KVER=$(KVER)'
+	@echo 'user           chaind and chainctl'
+	@echo 'install        install all of it below PREFIX (DESTDIR is honoured)'
+	@echo 'setup          install the Debian packages that building and testing need'
+	@echo 'demo           set up, build, and show a disk from a remote chain in a VM'
+	@echo 'check          set up, build, and run all tests'
+	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
+
+user: $(BUILD)/chaind $(BUILD)/chainctl
+tools: $(TOOL_BINS)
+unit-bins: $(UNIT_BINS)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(PKG_CFLAGS) -c -o $@ $<
+
+$(BUILD)/libqcow2chain.a: $(LIB_OBJS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/chaind: $(CHAIND_OBJS) $(BUILD)/libqcow2chain.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
+
+$(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+$(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+-include $(shell find build/user build/asan -name '*.d' 2>/dev/null)
+
+# The module is built in a copy of its sources, one directory for each kernel,
+# so that kernels do not share object files.
+MODDIR = build/module/$(KVER)
+module:
+	@test -n "$(KVER)" || { echo "no kernel headers found; install linux-headers-amd64 or set KVER" >&2; exit 1; }
+	@test -e "$(KDIR)/Makefile" || { echo "$(KDIR): no kernel headers for $(KVER)" >&2; exit 1; }
+	@mkdir -p $(MODDIR)
+	@cp -Rpu Kbuild kernel include $(MODDIR)/
+	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(MODDIR) W=1 modules
+
+install: all
+	install -D -m 755 $(BUILD)/chaind $(DESTDIR)$(SBINDIR)/chaind
+	install -D -m 755 $(BUILD)/chainctl $(DESTDIR)$(SBINDIR)/chainctl
+	install -D -m 644 $(MODDIR)/dm-qcow2chain.ko $(DESTDIR)/lib/modules/$(KVER)/updates/dm-qcow2chain.ko
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|@SBINDIR@|$(SBINDIR)|' systemd/chaind.service.in > $(DESTDIR)$(UNITDIR)/chaind.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/qcow2chain/chaind.conf || \
+		install -D -m 600 systemd/chaind.conf $(DESTDIR)$(SYSCONFDIR)/qcow2chain/chaind.conf
+	for m in docs/man/*.8; do install -D -m 644 $$m $(DESTDIR)$(MANDIR)/man8/$${m##*/}; done
+	test -n "$(DESTDIR)" || depmod $(KVER)
+
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/chaind $(DESTDIR)$(SBINDIR)/chainctl
+	rm -f $(DESTDIR)/lib/modules/$(KVER)/updates/dm-qcow2chain.ko
+	rm -f $(DESTDIR)$(UNITDIR)/chaind.service
+	for m in docs/man/*.8; do rm -f $(DESTDIR)$(MANDIR)/man8/$${m##*/}; done
+	test -n "$(DESTDIR)" || depmod $(KVER)
+
+setup:
+	tests/setup
+
+demo: setup
+	tests/demo
+
+check: setup
+	tests/check
+
+bench: setup
+	tests/bench/run
+
+clean:
+	rm -rf build

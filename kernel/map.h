@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The chain map: where the chain's content of each sector is.  Soft state;
+ * what it does not know, or has lost, is asked for again.
+ */
+#ifndef QC2_MAP_H
+#define QC2_MAP_H
+
+#include <linux/mutex.h>
+#include <linux/srcu.h>
+#include <linux/types.h>
+#include <linux/xarray.h>
+
+#include <linux/dm-qcow2chain.h>
+
+/* The map is kept in chunks, each for a region of this many sectors (2 MiB). */
+#define QC2_REGION_SHIFT	12
+#define QC2_REGION_SECTORS	4096U
+
+#define QC2_MAP_LIMIT_KB_MIN	256
+#define QC2_MAP_LIMIT_KB_DEFAULT (64 * 1024)
+
+struct qc2_map_run;
+
+/**
+ * struct qc2_map - the map of one table
+ * @regions: region number -> chunk of runs, or a value entry for a region
+ *	that is zeros throughout; absent if nothing is known.  Read under RCU
+ * @lock: held by everybody who changes @regions
+ * @scratch: room for the runs of one region, under @lock
+ * @bytes: memory of the chunks, changed under @lock
+ * @limit: upper limit of @bytes
+ * @hand: region at which the next eviction starts, under @lock
+ * @readers: reads in flight to places that the map named
+ */
+struct qc2_map {
+	struct xarray regions;
+	struct mutex lock;	/* see above */
+	struct qc2_map_run *scratch;
+	size_t bytes;
+	size_t limit;
+	unsigned long hand;
+	struct srcu_struct readers;
+};
+
+/**
+ * struct qc2_place - answer of a lookup
+ * @store: index of the store, or QC2_STORE_ZERO
+ * @store_sector: where the first sector is
+ * @nr_sectors: for how many sectors the answer holds
+ */
+struct qc2_place {
+	u32 store;
+	u64 store_sector;
+	unsigned int nr_sectors;
+};
+
+int qc2_map_init(struct qc2_map *map, size_t limit);
+void qc2_map_destroy(struct qc2_map *map);
+
+int qc2_map_read_lock(struct qc2_map *map);
+void qc2_map_read_unlock(struct qc2_map *map, int token);
+bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
+		    struct qc2_place *place);
+
+int qc2_map_insert(struct qc2_map *map, const struct qc2_run *runs, unsigned int nr_runs);
+void qc2_map_forget(struct qc2_map *map, u32 store, u64 sector, u64 nr_sectors);
+void qc2_map_drop(struct qc2_map *map);
+void qc2_map_set_limit(struct qc2_map *map, size_t limit);
+
+#endif
