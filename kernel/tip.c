@@ -256,8 +256,8 @@ static int qc2_super_check(struct qc2_tip *tip, struct qc2_tip_super *sb, char *
 	if (!tip->nr_sectors || tip->nr_sectors > QC2_TIP_MAX_SECTORS ||
 	    tip->summary_start > device || tip->bitmap_start > device ||
 	    tip->data_start > device ||
-	    (tip->summary_start | tip->bitmap_start | tip->data_start) %
-	    QC2_TIP_BLOCK_SECTORS)
+	    (tip->summary_start | tip->bitmap_start) % QC2_TIP_BLOCK_SECTORS ||
+	    tip->data_start % QC2_TIP_DATA_ALIGN)
 		goto bad;
 
 	tip->nr_blocks = DIV_ROUND_UP_ULL(tip->nr_sectors, QC2_TIP_BLOCK_BITS);
@@ -283,7 +283,7 @@ static int qc2_super_read(struct qc2_tip *tip, char **error)
 {
 	static const u64 copies[] = { QC2_TIP_SB0_SECTOR, QC2_TIP_SB1_SECTOR };
 	struct qc2_tip_super *sb, *best = NULL;
-	bool newer = false, damaged = false;
+	bool damaged = false;
 	unsigned int i;
 	int r;
 
@@ -303,11 +303,7 @@ static int qc2_super_read(struct qc2_tip *tip, char **error)
 		sb = qc2_tip_io_data(tip, i);
 		if (memcmp(sb->magic, QC2_TIP_MAGIC, QC2_TIP_MAGIC_LEN))
 			continue;
-		if (le32_to_cpu(sb->version) > QC2_TIP_VERSION) {
-			newer = true;
-			continue;
-		}
-		if (le32_to_cpu(sb->version) != QC2_TIP_VERSION || !qc2_super_checksum_ok(sb)) {
+		if (!qc2_super_checksum_ok(sb)) {
 			damaged = true;
 			continue;
 		}
@@ -316,15 +312,19 @@ static int qc2_super_read(struct qc2_tip *tip, char **error)
 	}
 
 	if (!best) {
-		if (newer)
-			*error = "Tip has a newer format version";
-		else if (damaged)
+		if (damaged)
 			*error = "Tip superblock is damaged in both copies";
 		else if (r)
 			*error = "Tip superblock cannot be read";
 		else
 			*error = "Device is not a tip (no superblock)";
-		return newer ? -EOPNOTSUPP : r ? r : -EINVAL;
+		return r ? r : -EINVAL;
+	}
+
+	/* The checksum covers the block in every version of the format. */
+	if (le32_to_cpu(best->version) != QC2_TIP_VERSION) {
+		*error = "Tip has a newer format version";
+		return -EOPNOTSUPP;
 	}
 
 	r = qc2_super_check(tip, best, error);

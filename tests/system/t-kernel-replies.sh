@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Replies that are malformed, late, doubled or from the wrong socket are refused
+# and harm nothing; a second daemon is refused; reads wait for a daemon that
+# ended and go on with the next.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/kernel.sh"
+
+make_disk
+create_disk
+
+dd if=/dev/mapper/disk of="$T/read" bs=64k count=1 skip=5 iflag=direct status=none &
+reader=$!
+wait_until 30 test "$(status_field 5)" != 0 || true
+qc2nl hostile "$DEV"
+wait $reader
+cmp "$T/read" <(dd if="$T/content" bs=64k count=1 skip=5 status=none)
+
+# Reads made while there is no daemon are served by the next one.
+wait_until 10 no_daemon
+cmp "$T/content" /dev/mapper/disk &
+reader=$!
+start_qc2nl
+qc2nl second "$DEV"
+wait $reader
+
+remove_disk
+detach_disk

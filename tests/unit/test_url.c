@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* URLs: the canonical form, backing file names, attempts to escape. */
+#include <errno.h>
+
+#include "testing.h"
+#include "url.h"
+
+static void top(const char *url, const char *expected, bool expected_raw)
+{
+	struct qc2_err err;
+	char *canonical;
+	bool raw;
+
+	assert_ok(qc2_url_top(url, &canonical, &raw, &err), err);
+	assert_string_equal(canonical, expected);
+	assert_int_equal(raw, expected_raw);
+	free(canonical);
+}
+
+static void top_fails(const char *url, const char *text)
+{
+	struct qc2_err err = { "" };
+	char *canonical = NULL;
+	bool raw;
+
+	if (!qc2_url_top(url, &canonical, &raw, &err))
+		fail_msg("%s became %s", url, canonical);
+	assert_in(err.msg, text);
+}
+
+static void test_canonical(void **state)
+{
+	top("file:///a/b.qcow2", "file:///a/b.qcow2", false);
+	top("FILE://localhost/a", "file:///a", false);
+	top("file:////a//b", "file:///a/b", false);
+	top("file:///a/./b/../c", "file:///a/c", false);
+	top("file:///../../a", "file:///a", false);
+	top("file:///a b%41%2d\303\274", "file:///a%20bA-%C3%BC", false);
+	top("file:///a?b", "file:///a%3Fb", false);
+	top("HTTP://Example.COM:80/Dir/x", "http://example.com:80/Dir/x", false);
+	top("https://[::1]:8443/x", "https://[::1]:8443/x", false);
+	top("https://h/a//b", "https://h/a//b", false);
+	top("https://h/%7euser/%e4", "https://h/~user/%E4", false);
+	top("https://h/a/%2e%2E/b", "https://h/b", false);
+	top("https://h/x?sig=a/../b&c=%2f d", "https://h/x?sig=a/../b&c=%2f%20d",
+	    false);
+}
+
+static void test_format_suffix(void **state)
+{
+	top("https://h/x#format=raw", "https://h/x", true);
+	top("https://h/x?q#format=raw", "https://h/x?q", true);
+	top_fails("https://h/x#format=vmdk", "#format=raw");
+	top_fails("https://h/x#", "%23");
+	top_fails("#format=raw", "not a URL");
+}
+
+static void test_bad_urls(void **state)
+{
+	top_fails("", "not a URL");
+	top_fails("/a/b", "file:///");
+	top_fails("ftp://h/x", "http://");
+	top_fails("http:/h/x", "not a URL");
+	top_fails("file://host/x", "names no host");
+	top_fails("http:///x", "host");
+	top_fails("http://h", "no path");
+	top_fails("http://h/", "folder");
+	top_fails("http://h/a/", "folder");
+	top_fails("http://h/a/..", "folder");
+	top_fails("http://h:0/x", "host");
+	top_fails("http://h:65536/x", "host");
+	top_fails("http://h:99999999999999999999/x", "host");
+	top_fails("http://h:/x", "host");
+	top_fails("http://h:8x/x", "host");
+	top_fails("http://[::1/x", "host");
+	top_fails("http://[]/x", "host");
+	top_fails("http://a b/x", "host");
+	top_fails("http://h\\x/y", "host");
+	top_fails("http://h/a\nHost: evil", "control character");
+	top_fails("http://h/a\177", "control character");
+	top_fails("http://h/%0d%0aX", "%0D");
+	top_fails("http://h/%00", "%00");
+	top_fails("http://h/a%2fb", "%2F");
+	top_fails("file:///a%2fb", "%2F");
+	top_fails("http://h/%", "%25");
+	top_fails("http://h/%4", "%25");
+	top_fails("http://h/%zz", "%25");
+	top_fails("http://h/a\\..\\b", "backslash");
+	top_fails("http://h/a%5c..%5cb", "backslash");
+}
+
+static void test_password_is_not_repeated(void **state)
+{
+	struct qc2_err err;
+	char *canonical;
+	bool raw;
+
+	assert_int_equal(qc2_url_top("https://me:s3cret@h/x", &canonical, &raw,
+				     &err), -EINVAL);
+	assert_in(err.msg, "password");
+	assert_not_in(err.msg, "s3cret");
+	assert_not_in(err.msg, "me:");
+	/* not even with other mistakes in the URL */
+	assert_int_equal(qc2_url_top("https://me:s3cret@h/\n%%", &canonical,
+				     &raw, &err), -EINVAL);
+	assert_not_in(err.msg, "s3cret");
+}
+
+static void test_too_long(void **state)
+{
+	char *url = malloc(20001);
+
+	memset(url, 'a', 20000);
+	url[20000] = '\0';
+	memcpy(url, "http://h/", 9);
+	top_fails(url, "longer than");
+	free(url);
+}
+
+static void resolve(const char *base, const char *name, const char *expected)
+{
+	struct qc2_err err;
+	char *canonical;
+
+	assert_ok(qc2_url_resolve(base, name, &canonical, &err), err);
+	assert_string_equal(canonical, expected);
+	free(canonical);
+}
+
+static void resolve_fails(const char *base, const char *name, const char *text)
+{
+	struct qc2_err err = { "" };
+	char *canonical = NULL;
+
+	if (!qc2_url_resolve(base, name, &canonical, &err))
+		fail_msg("%s became %s", name, canonical);
+	assert_in(err.msg, base);
+	assert_in(err.msg, text);
+}
+
+static void test_resolve(void **state)
+{
+	const char *file = "file:///dir/top.qcow2";
+	const char *web = "https://h/dir/top.qcow2?sig=a/b";
+
+	resolve(file, "base.qcow2", "file:///dir/base.qcow2");
+	resolve(file, "./a:b", "file:///dir/a:b");
+	resolve(file, "../x/base", "file:///x/base");
+	resolve(file, "/abs/x y", "file:///abs/x%20y");
+	resolve(file, "100%", "file:///dir/100%25");
+	resolve(file, "a%20b#c?d", "file:///dir/a%2520b%23c%3Fd");
+	resolve(file, "back\\slash", "file:///dir/back%5Cslash");
+	resolve(file, "file:///other/x", "file:///other/x");
+	resolve(file, "http://h/x", "http://h/x");
+	resolve(web, "base.qcow2", "https://h/dir/base.qcow2");
+	resolve(web, "sub/../base", "https://h/dir/base");
+	resolve(web, "a b", "https://h/dir/a%20b");
+	resolve(web, "a%20b", "https://h/dir/a%20b");
+	resolve(web, "base?sig=x", "https://h/dir/base?sig=x");
+	resolve(web, "a#b", "https://h/dir/a%23b");
+
+	resolve_fails(web, "/etc/passwd", "rebase");
+	resolve_fails(web, "//evil/x", "rebase");
+	resolve_fails(web, "..%2f..%2fx", "%2F");
+	resolve_fails(web, "..\\x", "backslash");
+	resolve_fails(file, "json:{\"driver\":\"raw\"}", "json:");
+	resolve_fails(file, "nbd:localhost:10809", "\"nbd:\"");
+	resolve_fails(file, "rbd:pool/image", "\"rbd:\"");
+	resolve_fails(file, "file:x", "\"file:\"");
+	resolve_fails(file, "ssh://h/x", "file:///");
+	resolve_fails(file, "http://u:geheim@h/x", "password");
+	resolve_fails(file, "a\nb", "%0A");
+	resolve_fails(file, "sub/", "folder");
+	resolve_fails(file, "..", "folder");
+	resolve_fails(web, "", "folder");
+}
+
+static int allowed(const char *url, const char *top_url, const char *prefix,
+		   struct qc2_err *err)
+{
+	const char *const allow[] = { prefix };
+
+	return qc2_url_allowed(url, top_url, allow, prefix ? 1 : 0, err);
+}
+
+static void test_allowed(void **state)
+{
+	const char *web = "https://h/images/a/top.qcow2?x=/y";
+	struct qc2_err err;
+
+	assert_int_equal(allowed("https://h/images/a/base", web, NULL, &err), 0);
+	assert_int_equal(allowed("https://h/images/a/b/c", web, NULL, &err), 0);
+	assert_int_equal(allowed("https://h/images/b", web, NULL, &err),
+			 -EACCES);
+	assert_in(err.msg, "add https://h/images/ to \"allow\"");
+	assert_int_equal(allowed("https://h/images/ab", web, NULL, &err),
+			 -EACCES);
+	assert_int_equal(allowed("http://h/images/a/x", web, NULL, &err),
+			 -EACCES);
+	assert_int_equal(allowed("https://h2/images/a/x", web, NULL, &err),
+			 -EACCES);
+	assert_int_equal(allowed("file:///etc/passwd", web, NULL, &err),
+			 -EACCES);
+
+	assert_int_equal(allowed("https://h2/pub/x", web, "https://h2/pub/",
+				 &err), 0);
+	assert_int_equal(allowed("https://h2/public/x", web, "https://h2/pub",
+				 &err), -EACCES);
+	assert_int_equal(allowed("https://h2.evil/x", web, "https://h2", &err),
+			 -EACCES);
+	assert_int_equal(allowed("https://h2/x", web, "", &err), -EACCES);
+}
+
+static void test_escapes_are_seen(void **state)
+{
+	static const char *const names[] = {
+		"../x", "a/../../x", "./../x", "%2e%2e/x", ".%2E/x",
+		"a/%2e%2e/%2e./x", "../images2/x", "https://h/images/../x",
+		"https://h/images/%2e%2e/x",
+	};
+	const char *base = "https://h/images/top";
+	struct qc2_err err;
+	char *url;
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		assert_ok(qc2_url_resolve(base, names[i], &url, &err), err);
+		assert_int_equal(allowed(url, base, NULL, &err), -EACCES);
+		free(url);
+	}
+}
+
+static void test_prefix(void **state)
+{
+	struct qc2_err err;
+	char *prefix;
+
+	assert_ok(qc2_url_prefix("https://H/a", &prefix, &err), err);
+	assert_string_equal(prefix, "https://h/a/");
+	free(prefix);
+	assert_ok(qc2_url_prefix("https://h", &prefix, &err), err);
+	assert_string_equal(prefix, "https://h/");
+	free(prefix);
+	assert_ok(qc2_url_prefix("file:///a/../b/", &prefix, &err), err);
+	assert_string_equal(prefix, "file:///b/");
+	free(prefix);
+	assert_int_equal(qc2_url_prefix("https://h/a?b", &prefix, &err),
+			 -EINVAL);
+	assert_int_equal(qc2_url_prefix("", &prefix, &err), -EINVAL);
+	assert_int_equal(qc2_url_prefix("*", &prefix, &err), -EINVAL);
+}
+
+static void test_paths(void **state)
+{
+	static const char *const paths[] = {
+		"/a/b.qcow2", "/a b/c%20d", "/x#y?z;", "/\303\274/\\", "/a'b\"",
+	};
+	struct qc2_err err;
+	char *url, *path;
+	size_t i;
+
+	for (i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		assert_ok(qc2_url_from_path(paths[i], &url, &err), err);
+		path = qc2_url_to_path(url);
+		assert_string_equal(path, paths[i]);
+		free(path);
+		free(url);
+	}
+	assert_null(qc2_url_to_path("http://h/x"));
+	assert_null(qc2_url_to_path("file://host/x"));
+	path = qc2_url_to_path("file:///a%");
+	assert_string_equal(path, "/a%");
+	free(path);
+	assert_int_equal(qc2_url_from_path("relative", &url, &err), -EINVAL);
+	assert_int_equal(qc2_url_from_path("/line\nfeed", &url, &err), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_canonical),
+		cmocka_unit_test(test_format_suffix),
+		cmocka_unit_test(test_bad_urls),
+		cmocka_unit_test(test_password_is_not_repeated),
+		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_resolve),
+		cmocka_unit_test(test_allowed),
+		cmocka_unit_test(test_escapes_are_seen),
+		cmocka_unit_test(test_prefix),
+		cmocka_unit_test(test_paths),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * chainctl: the command line.  Parses options, finds the verb, turns errors
+ * into texts and exit codes.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "chainctl.h"
+#include "dm.h"
+
+enum {
+	OPT_HELP = 256,
+	OPT_VERSION,
+	OPT_CONFIG,
+	OPT_JSON,
+	OPT_TIP,
+	OPT_FAIL_READS_AFTER,
+	OPT_MAP_LIMIT_KB,
+	OPT_DISCARD,
+	OPT_CHAIN_ID,
+	OPT_SIZE,
+	OPT_FORCE,
+};
+
+#define BIT(opt)	(1U << ((opt) - OPT_HELP))
+/* Options that every verb takes */
+#define COMMON		(BIT(OPT_HELP) | BIT(OPT_VERSION) | BIT(OPT_CONFIG) | BIT(OPT_JSON))
+
+static const struct option options[] = {
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ "config", required_argument, NULL, OPT_CONFIG },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "tip", required_argument, NULL, OPT_TIP },
+	{ "fail-reads-after", required_argument, NULL, OPT_FAIL_READS_AFTER },
+	{ "map-limit-kb", required_argument, NULL, OPT_MAP_LIMIT_KB },
+	{ "discard", no_argument, NULL, OPT_DISCARD },
+	{ "chain-id", required_argument, NULL, OPT_CHAIN_ID },
+	{ "size", required_argument, NULL, OPT_SIZE },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ }
+};
+
+struct verb {
+	const char *name;
+	const char *subverb;	/* NULL: the verb is one word */
+	const char *title;	/* as errors name it */
+	int min_args, max_args;
+	unsigned int takes;	/* options besides the common ones */
+	unsigned int needs;	/* options that must be given */
+	int (*run)(struct ctl *ctl, struct qc2_err *err);
+	const char *help;
+};
+
+static const struct verb verbs[] = {
+	{
+		.name = "start", .title = "start", .min_args = 2, .max_args = 2,
+		.takes = BIT(OPT_TIP) | BIT(OPT_FAIL_READS_AFTER) | BIT(OPT_MAP_LIMIT_KB),
+		.run = disk_start,
+		.help =
+"chainctl start IMAGE_URL NAME [--tip PATH] [--fail-reads-after SECONDS]\n"
+"               [--map-limit-kb N]\n"
+"  Opens the qcow2 chain whose top image is at IMAGE_URL and makes it the\n"
+"  disk /dev/mapper/NAME.\n"
+"    --tip PATH                file or block device that takes the writes\n"
+"                              (default: a file in the configured folder)\n"
+"    --fail-reads-after SECONDS\n"
+"                              fail reads that wait longer (default: wait)\n"
+"    --map-limit-kb N          memory for the chain map in the kernel\n",
+	},
+	{
+		.name = "stop", .title = "stop", .min_args = 1, .max_args = 1,
+		.takes = BIT(OPT_DISCARD), .run = disk_stop,
+		.help =
+"chainctl stop NAME [--discard]\n"
+"  Removes the disk.  Its tip stays and the next start goes on with it.\n"
+"    --discard                 delete the tip: all that was written is lost\n",
+	},
+	{
+		.name = "status", .title = "status", .max_args = 1,
+		.run = status_show,
+		.help =
+"chainctl status [NAME]\n"
+"  Shows the disks, the cache and the daemon in full.\n",
+	},
+	{
+		.name = "list", .title = "list", .run = status_list,
+		.help =
+"chainctl list\n"
+"  Shows the disks, one a line.\n",
+	},
+	{
+		.name = "tip", .subverb = "create", .title = "tip create",
+		.min_args = 1, .max_args = 1,
+		.takes = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE) | BIT(OPT_FORCE),
+		.needs = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE),
+		.run = tip_create,
+		.help =
+"chainctl tip create PATH --chain-id HEX --size BYTES [--force]\n"
+"  Makes an empty tip in a new file or on a block device.\n"
+"    --chain-id HEX            chain it lies over, 32 hex digits\n"
+"    --size BYTES              size of the virtual disk\n"
+"    --force                   overwrite what the block device holds\n",
+	},
+	{
+		.name = "tip", .subverb = "check", .title = "tip check",
+		.min_args = 1, .max_args = 1, .run = tip_check,
+		.help =
+"chainctl tip check PATH\n"
+"  Checks a tip and shows what it belongs to and how much it holds.\n",
+	},
+};
+
+#define NR_VERBS	(sizeof(verbs) / sizeof(verbs[0]))
+
+static void print_help(const struct verb *verb)
+{
+	if (!verb)
+		printf("chainctl [OPTIONS] VERB ...: virtual disks from remote qcow2 chains\n\n");
+	for (size_t i = 0; i < NR_VERBS; i++) {
+		if (verb && verb != &verbs[i])
+			continue;
+		printf("%s\n", verbs[i].help);
+	}
+	printf("Common options:\n"
+	       "    --config FILE             configuration (default: %s)\n"
+	       "    --json                    print JSON\n"
+	       "    --help, --version\n"
+	       "The manual page chainctl(8) says more.\n", QC2_CONFIG_DEFAULT_PATH);
+}
+
+static int usage(const char *fmt, const char *what)
+{
+	fputs("chainctl: ", stderr);
+	fprintf(stderr, fmt, what);
+	fputs("; see chainctl --help\n", stderr);
+	return EXIT_USAGE;
+}
+
+static int exit_code(int ret)
+{
+	switch (-ret) {
+	case 0:
+		return EXIT_OK;
+	case EBADARG:
+		return EXIT_USAGE;
+	case ENOENT:
+	case ENODEV:
+	case ENXIO:
+	case ENOTDIR:
+		return EXIT_NOT_FOUND;
+	case EBUSY:
+	case EEXIST:
+		return EXIT_BUSY;
+	case EACCES:
+	case EPERM:
+		return EXIT_DENIED;
+	case EAGAIN:	/* the store may do better later */
+	case EPROTO:	/* it does not keep to HTTP */
+	case EREMOTEIO:
+	case ETIMEDOUT:
+	case ECONNREFUSED:
+	case ECONNRESET:
+	case ECONNABORTED:
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+	case ENETUNREACH:
+	case ENETDOWN:
+	case ECOMM:
+		return EXIT_REMOTE;
+	case EBADMSG:
+	case EUCLEAN:
+	case EILSEQ:
+	case EMEDIUMTYPE:
+	case ESTALE:
+		return EXIT_INTEGRITY;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+/* A number, with the suffix K, M, G or T if @suffix. */
+static int parse_number(const char *text, bool suffix, uint64_t min, uint64_t max,
+			uint64_t *value)
+{
+	static const char units[] = "KMGT";
+	unsigned long long v;
+	unsigned int shift = 0;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno)
+		return -EINVAL;
+	if (suffix && *end) {
+		const char *unit = strchr(units, *end);
+
+		if (!unit)
+			return -EINVAL;
+		shift = 10 * (unit - units + 1);
+		end++;
+	}
+	if (*end || v > max >> shift || (uint64_t)v << shift < min)
+		return -EINVAL;
+	*value = (uint64_t)v << shift;
+	return 0;
+}
+
+static int take_option(struct ctl *ctl, int opt, const char **config)
+{
+	switch (opt) {
+	case OPT_CONFIG:
+		*config = optarg;
+		return 0;
+	case OPT_JSON:
+		ctl->json = true;
+		return 0;
+	case OPT_TIP:
+		ctl->tip = optarg;
+		return *optarg ? 0 : usage("--tip needs a path%s", "");
+	case OPT_FAIL_READS_AFTER:
+		/* The limits of both are the kernel's. */
+		if (parse_number(optarg, false, 1, 86400, &ctl->fail_reads_after))
+			return usage("--fail-reads-after %s: expected a number of seconds, 1 to 86400",
+				     optarg);
+		return 0;
+	case OPT_MAP_LIMIT_KB:
+		if (parse_number(optarg, false, 256, UINT32_MAX, &ctl->map_limit_kb))
+			return usage("--map-limit-kb %s: expected a number of KiB, 256 or more",
+				     optarg);
+		return 0;
+	case OPT_DISCARD:
+		ctl->discard = true;
+		return 0;
+	case OPT_CHAIN_ID:
+		ctl->chain_id = optarg;
+		return 0;
+	case OPT_SIZE:
+		if (parse_number(optarg, true, 512, INT64_MAX, &ctl->size))
+			return usage("--size %s: expected bytes, or a number with K, M, G or T",
+				     optarg);
+		return 0;
+	case OPT_FORCE:
+		ctl->force = true;
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+static const char *option_name(unsigned int bits)
+{
+	for (const struct option *o = options; o->name; o++)
+		if (bits & BIT(o->val))
+			return o->name;
+	return "?";
+}
+
+/* Finds the verb and how many words name it. */
+static const struct verb *find_verb(int argc, char **argv, int *words)
+{
+	for (size_t i = 0; i < NR_VERBS; i++) {
+		const struct verb *v = &verbs[i];
+
+		if (argc < 1 || strcmp(argv[0], v->name))
+			continue;
+		if (v->subverb && (argc < 2 || strcmp(argv[1], v->subverb)))
+			continue;
+		*words = v->subverb ? 2 : 1;
+		return v;
+	}
+	return NULL;
+}
+
+/* What could not be written must not look like success. */
+static int finish(int code)
+{
+	if (fflush(stdout) || ferror(stdout)) {
+		fprintf(stderr, "chainctl: cannot write to standard output: %s\n",
+			strerror(errno));
+		return code ? code : EXIT_FAILED;
+	}
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl ctl = { };
+	struct qc2_err err = { };
+	const char *config = NULL;
+	const struct verb *verb;
+	unsigned int given = 0;
+	int opt, words, nr_args, ret;
+
+	while ((opt = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (opt == '?')
+			return usage("not understood%s", "");	/* getopt said what */
+		if (opt == 'h')
+			opt = OPT_HELP;
+		given |= BIT(opt);
+		ret = take_option(&ctl, opt, &config);
+		if (ret)
+			return ret;
+	}
+	argc -= optind;
+	argv += optind;
+
+	if (given & BIT(OPT_VERSION)) {
+		printf("chainctl %s\n", QC2_VERSION);
+		return finish(EXIT_OK);
+	}
+	verb = find_verb(argc, argv, &words);
+	if (given & BIT(OPT_HELP)) {
+		print_help(verb);
+		return finish(EXIT_OK);
+	}
+	if (!argc)
+		return usage("no verb given%s", "");
+	if (!verb)
+		return usage(strcmp(argv[0], "tip") ? "there is no verb \"%s\"" :
+			     "\"%s\" must be followed by create or check", argv[0]);
+	nr_args = argc - words;
+	if (nr_args < verb->min_args)
+		return usage("%s: too few arguments", verb->title);
+	if (nr_args > verb->max_args)
+		return usage("%s: too many arguments", verb->title);
+	for (int i = 0; i < nr_args; i++)
+		ctl.arg[i] = argv[words + i];
+	if (given & ~(verb->takes | COMMON)) {
+		fprintf(stderr, "chainctl: %s: --%s is no option of this verb; see chainctl --help\n",
+			verb->title, option_name(given & ~(verb->takes | COMMON)));
+		return EXIT_USAGE;
+	}
+	if (verb->needs & ~given) {
+		fprintf(stderr, "chainctl: %s: --%s is missing; see chainctl --help\n",
+			verb->title, option_name(verb->needs & ~given));
+		return EXIT_USAGE;
+	}
+	ctl.verb = verb->title;
+
+	ret = qc2_config_load(config, &ctl.cfg, &err);
+	if (!ret) {
+		dm_setup();
+		ret = verb->run(&ctl, &err);
+		dm_teardown();
+		qc2_config_free(&ctl.cfg);
+	}
+	if (ret) {
+		fprintf(stderr, "chainctl: %s: ", verb->title);
+		out_text(stderr, *err.msg ? err.msg : strerror(-ret));
+		fputc('\n', stderr);
+	}
+	return finish(exit_code(ret));
+}

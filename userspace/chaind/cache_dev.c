@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The device under the cache: its file, its loop device.  Main thread, before
+ * the event loop runs; no state.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "cache_dev.h"
+#include "loop.h"
+
+static bool has_holders(dev_t dev)
+{
+	char pattern[64];
+	glob_t found;
+	bool any;
+
+	snprintf(pattern, sizeof(pattern), "/sys/dev/block/%u:%u/holders/*",
+		 major(dev), minor(dev));
+	any = !glob(pattern, 0, NULL, &found);
+	if (any)
+		globfree(&found);
+	return any;
+}
+
+static int open_device(const char *path, dev_t dev, char **device,
+		       struct qc2_err *err)
+{
+	int fd;
+
+	/*
+	 * A device that is mounted must not be overwritten.  One that has
+	 * holders is taken for a cache whose disks are running.
+	 */
+	fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	else if (errno != EBUSY || !has_holders(dev))
+		return qc2_fail(err, errno, "cache %s: %s", path,
+				strerror(errno));
+	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (fd < 0)
+		return qc2_fail(err, errno, "cache %s: %s", path,
+				strerror(errno));
+	*device = strdup(path);
+	if (!*device) {
+		close(fd);
+		return qc2_fail(err, ENOMEM, "cache: out of memory");
+	}
+	return fd;
+}
+
+/* The folder is made if only its last part is missing. */
+static void make_folder(const char *path)
+{
+	char *copy = strdup(path);
+
+	if (copy)
+		mkdir(dirname(copy), 0700);	/* open() reports trouble */
+	free(copy);
+}
+
+static int open_file(const char *path, uint64_t size, char **device,
+		     struct qc2_err *err)
+{
+	struct stat st;
+	int file, fd;
+
+	make_folder(path);
+	file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (file < 0)
+		return qc2_fail(err, errno, "cache %s: %s", path,
+				strerror(errno));
+	fd = loop_find(path, device, err);
+	if (fstat(file, &st) ||
+	    ((fd < 0 ? st.st_size != (off_t)size : st.st_size < (off_t)size) &&
+	     ftruncate(file, size))) {
+		int ret = qc2_fail(err, errno,
+				   "cache %s: cannot make it %llu bytes long: %s",
+				   path, (unsigned long long)size,
+				   strerror(errno));
+
+		if (fd >= 0) {
+			close(fd);
+			free(*device);
+		}
+		close(file);
+		return ret;
+	}
+	close(file);
+	if (fd >= 0)
+		ioctl(fd, LOOP_SET_CAPACITY, 0);	/* if it has grown */
+	else if (fd == -ENOENT)
+		fd = loop_attach(path, device, err);
+	return fd;
+}
+
+int cache_dev_open(const char *path, uint64_t size, char **device,
+		   uint64_t *device_size, struct qc2_err *err)
+{
+	struct stat st;
+	int fd, ret;
+
+	if (stat(path, &st)) {
+		if (errno != ENOENT)
+			return qc2_fail(err, errno, "cache %s: %s", path,
+					strerror(errno));
+		st.st_mode = S_IFREG;
+	}
+	if (S_ISBLK(st.st_mode))
+		fd = open_device(path, st.st_rdev, device, err);
+	else if (S_ISREG(st.st_mode))
+		fd = open_file(path, size, device, err);
+	else
+		return qc2_fail(err, EINVAL,
+				"cache %s: is neither a file nor a block device",
+				path);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, BLKGETSIZE64, device_size)) {
+		ret = qc2_fail(err, errno, "cache %s: size of %s: %s", path,
+			       *device, strerror(errno));
+		close(fd);
+		free(*device);
+		return ret;
+	}
+	return fd;
+}

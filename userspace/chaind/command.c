@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Commands of the control socket.  Main thread only. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "disk.h"
+#include "miss.h"
+
+/* Who waits for a chain to be opened. */
+struct pending {
+	void (*reply)(void *arg, json_t *reply);
+	void *arg;
+	TAILQ_ENTRY(pending) entry;
+};
+static TAILQ_HEAD(, pending) pendings = TAILQ_HEAD_INITIALIZER(pendings);
+
+/* An error may repeat bytes of an image, which need not be UTF-8. */
+static json_t *any_text(const char *text)
+{
+	json_t *value = json_string(text);
+	char *copy, *p;
+
+	if (value)
+		return value;
+	copy = strdup(text);
+	for (p = copy; p && *p; p++) {
+		if (*p & 0x80)
+			*p = '?';
+	}
+	value = copy ? json_string(copy) : NULL;
+	free(copy);
+	return value;
+}
+
+json_t *command_error(int ret, const char *text)
+{
+	return json_pack("{sb si so}", "ok", 0, "errno", -ret, "error",
+			 any_text(text));
+}
+
+static json_t *text_or_null(const char *text)
+{
+	return text && text[0] ? any_text(text) : json_null();
+}
+
+static json_t *do_ping(struct chaind *chaind)
+{
+	return json_pack("{sb ss si}", "ok", 1, "version", QC2_VERSION, "pid",
+			 (int)getpid());
+}
+
+static json_t *opened_reply(const struct disk *disk)
+{
+	char id[2 * QC2_CHAIN_ID_LEN + 1];
+	struct cache_stats stats;
+
+	cache_get_stats(disk->chaind->cache, &stats);
+	format_hex(disk->chain->id, QC2_CHAIN_ID_LEN, id);
+	return json_pack("{sb ss ss ss sI sI ss}", "ok", 1, "name",
+			 disk->info.name, "url", disk->info.url, "chain_id", id,
+			 "sectors", (json_int_t)disk->chain->index->nr_sectors,
+			 "depth", (json_int_t)disk->chain->nr_links,
+			 "cache_device", stats.device);
+}
+
+static void end_pending(struct pending *pending)
+{
+	TAILQ_REMOVE(&pendings, pending, entry);
+	free(pending);
+}
+
+static void on_opened(void *arg, struct disk *disk, int ret,
+		      const struct qc2_err *err)
+{
+	struct pending *pending = arg;
+
+	pending->reply(pending->arg, ret ? command_error(ret, err->msg) :
+					   opened_reply(disk));
+	end_pending(pending);
+}
+
+/* Return: NULL if the reply comes later. */
+static json_t *do_open(struct chaind *chaind, json_t *request,
+		       void (*reply)(void *arg, json_t *reply), void *arg)
+{
+	const char *name, *url;
+	struct pending *pending;
+	struct qc2_err err;
+	int ret;
+
+	if (json_unpack(request, "{ss ss}", "name", &name, "url", &url))
+		return command_error(-EINVAL,
+				     "open: needs \"name\" and \"url\"");
+	pending = calloc(1, sizeof(*pending));
+	if (!pending)
+		return command_error(-ENOMEM, "out of memory");
+	pending->reply = reply;
+	pending->arg = arg;
+	TAILQ_INSERT_TAIL(&pendings, pending, entry);
+	ret = disk_open(chaind, name, url, on_opened, pending, &err);
+	if (!ret)
+		return NULL;
+	end_pending(pending);
+	return command_error(ret, err.msg);
+}
+
+void command_abandon(struct chaind *chaind, void *arg)
+{
+	struct pending *pending;
+
+	TAILQ_FOREACH(pending, &pendings, entry) {
+		if (pending->arg == arg)
+			break;
+	}
+	if (pending) {
+		disk_open_abandon(chaind, pending);
+		end_pending(pending);
+	}
+}
+
+static json_t *no_disk(const char *name)
+{
+	struct qc2_err err;
+	int ret = qc2_fail(&err, ENOENT, "there is no disk %.120s", name);
+
+	return command_error(ret, err.msg);
+}
+
+static json_t *do_attach(struct chaind *chaind, json_t *request)
+{
+	const char *name, *dev_text, *tip;
+	struct qc2_err err;
+	struct disk *disk;
+	uint32_t dev;
+	int ret;
+
+	if (json_unpack(request, "{ss ss ss}", "name", &name, "dev", &dev_text,
+			"tip", &tip))
+		return command_error(-EINVAL,
+				     "attach: needs \"name\", \"dev\" and \"tip\"");
+	dev = parse_dev(dev_text);
+	if (!dev)
+		return command_error(-EINVAL,
+				     "attach: \"dev\" must be like 254:0");
+	disk = disk_find(chaind, name);
+	if (!disk)
+		return no_disk(name);
+	ret = disk_attach(disk, dev, tip, &err);
+	return ret ? command_error(ret, err.msg) : json_pack("{sb}", "ok", 1);
+}
+
+static json_t *do_close(struct chaind *chaind, json_t *request)
+{
+	struct disk *disk;
+	const char *name;
+
+	if (json_unpack(request, "{ss}", "name", &name))
+		return command_error(-EINVAL, "close: needs \"name\"");
+	disk = disk_find(chaind, name);
+	if (!disk)
+		return no_disk(name);
+	disk_close(disk);
+	return json_pack("{sb}", "ok", 1);
+}
+
+static json_t *cache_status(struct chaind *chaind)
+{
+	struct cache_stats s;
+
+	cache_get_stats(chaind->cache, &s);
+	return json_pack("{ss ss sI sI sI sI sI sI}", "device", s.device,
+			 "path", s.path, "slot_size",
+			 (json_int_t)QC2_BLOCK_BYTES, "slots",
+			 (json_int_t)s.slots, "used", (json_int_t)s.used,
+			 "hits", (json_int_t)s.hits, "evictions",
+			 (json_int_t)s.evictions, "errors",
+			 (json_int_t)s.errors);
+}
+
+static json_t *links_status(const struct disk *disk)
+{
+	json_t *links = json_array();
+	size_t i;
+
+	for (i = 0; disk->chain && i < disk->chain->nr_links; i++) {
+		const struct qc2_link *link = &disk->chain->links[i];
+
+		json_array_append_new(links, json_pack("{ss sI ss sI sI sI}",
+			"url", link->url, "size", (json_int_t)link->size,
+			"version", link->version, "virtual_size",
+			(json_int_t)link->virtual_size, "cluster_size",
+			(json_int_t)link->cluster_size, "live_sectors",
+			(json_int_t)link->live_sectors));
+	}
+	return links;
+}
+
+/* The first link whose store is in trouble; and the opening, if it is. */
+static json_t *stalled_status(const struct disk *disk)
+{
+	struct qc2_err text;
+	size_t i;
+
+	if (disk->state == DISK_OPENING)
+		return text_or_null(disk->error.msg);
+	for (i = 0; disk->chain && i < disk->chain->nr_links; i++) {
+		const struct object *obj = disk->objects[i];
+
+		if (!obj->trouble.msg[0])
+			continue;
+		qc2_fail(&text, EAGAIN, "%s (no success for %llu s)",
+			 obj->trouble.msg,
+			 (unsigned long long)(now_us() -
+				obj->trouble_since_us) / 1000000);
+		return any_text(text.msg);
+	}
+	return json_null();
+}
+
+static json_t *disk_status(const struct disk *disk)
+{
+	static const char *const states[] = {
+		[DISK_OPENING] = "opening",
+		[DISK_OPEN] = "open",
+		[DISK_ATTACHED] = "attached",
+		[DISK_FAILED] = "failed",
+	};
+	const struct qc2_chain *chain = disk->chain;
+	char id[2 * QC2_CHAIN_ID_LEN + 1] = "", dev[32] = "";
+	unsigned int waiting;
+	uint64_t oldest_ms;
+
+	miss_waiting(disk, &waiting, &oldest_ms);
+	if (chain || disk->info.dev)
+		format_hex(disk->info.chain_id, QC2_CHAIN_ID_LEN, id);
+	if (disk->info.dev)
+		snprintf(dev, sizeof(dev), "%u:%u", disk->info.dev >> 20,
+			 disk->info.dev & 0xfffff);
+	return json_pack("{ss ss so sI sI sI so so ss so sI sI sI sI sI sI so so}",
+			 "name", disk->info.name,
+			 "url", disk->info.url,
+			 "chain_id", text_or_null(id),
+			 "sectors", (json_int_t)(chain ?
+						 chain->index->nr_sectors : 0),
+			 "depth", (json_int_t)(chain ? chain->nr_links : 0),
+			 "live_sectors", (json_int_t)disk->live_sectors,
+			 "dev", text_or_null(dev),
+			 "tip", text_or_null(disk->info.tip),
+			 "state", states[disk->state],
+			 "error", text_or_null(disk->error.msg),
+			 "requests", (json_int_t)disk->stats->requests,
+			 "bytes_fetched", (json_int_t)disk->stats->bytes,
+			 "misses", (json_int_t)disk->misses,
+			 "errors", (json_int_t)disk->stats->errors,
+			 "waiting", (json_int_t)waiting,
+			 "oldest_wait_ms", (json_int_t)oldest_ms,
+			 "stalled", stalled_status(disk),
+			 "links", links_status(disk));
+}
+
+static json_t *do_status(struct chaind *chaind, json_t *request)
+{
+	json_t *disks = json_array();
+	const char *name = NULL;
+	struct disk *disk;
+
+	if (json_unpack(request, "{s?s}", "name", &name)) {
+		json_decref(disks);
+		return command_error(-EINVAL,
+				     "status: \"name\" must be a string");
+	}
+	if (name && !disk_find(chaind, name)) {
+		json_decref(disks);
+		return no_disk(name);
+	}
+	TAILQ_FOREACH(disk, &chaind->disks, entry) {
+		if (!name || !strcmp(name, disk->info.name))
+			json_array_append_new(disks, disk_status(disk));
+	}
+	return json_pack("{sb ss si so so}", "ok", 1, "version", QC2_VERSION,
+			 "pid", (int)getpid(), "cache", cache_status(chaind),
+			 "disks", disks);
+}
+
+void command_run(struct chaind *chaind, json_t *request,
+		 void (*reply)(void *arg, json_t *reply), void *arg)
+{
+	const char *cmd;
+	json_t *answer;
+
+	if (json_unpack(request, "{ss}", "cmd", &cmd))
+		answer = command_error(-EINVAL, "request has no \"cmd\"");
+	else if (!strcmp(cmd, "ping"))
+		answer = do_ping(chaind);
+	else if (!strcmp(cmd, "open"))
+		answer = do_open(chaind, request, reply, arg);
+	else if (!strcmp(cmd, "attach"))
+		answer = do_attach(chaind, request);
+	else if (!strcmp(cmd, "close"))
+		answer = do_close(chaind, request);
+	else if (!strcmp(cmd, "status"))
+		answer = do_status(chaind, request);
+	else
+		answer = command_error(-EOPNOTSUPP, "unknown \"cmd\"");
+	if (answer)
+		reply(arg, answer);
+}

@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Disks: opening, attaching, closing, taking over.  Main thread only; an
+ * open_job's run() sees only the job.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "disk.h"
+#include "miss.h"
+#include "table.h"
+
+#define MAX_RETRY_MS		10000
+
+struct open_job {
+	struct job job;
+	struct disk *disk;		/* NULL: closed meanwhile */
+	struct qc2_store *store;
+	struct qc2_chain_limits limits;
+	char *url;
+	struct qc2_chain *chain;
+	struct qc2_err err;
+	int ret;
+};
+
+static int start_opening(struct disk *disk, struct qc2_err *err);
+static int on_retry(sd_event_source *source, uint64_t usec, void *arg);
+
+static struct disk *disk_new(struct chaind *chaind)
+{
+	struct disk *disk = calloc(1, sizeof(*disk));
+	int ret;
+
+	if (!disk)
+		return NULL;
+	disk->chaind = chaind;
+	TAILQ_INIT(&disk->requests);
+	disk->stats = fetch_stats_new();
+	ret = sd_event_add_time_relative(chaind->event, &disk->retry_timer,
+					 CLOCK_MONOTONIC, 0, 0, on_retry, disk);
+	if (ret >= 0)
+		ret = sd_event_source_set_enabled(disk->retry_timer,
+						  SD_EVENT_OFF);
+	if (!disk->stats || ret < 0) {
+		sd_event_source_disable_unref(disk->retry_timer);
+		fetch_stats_put(disk->stats);
+		free(disk);
+		return NULL;
+	}
+	TAILQ_INSERT_TAIL(&chaind->disks, disk, entry);
+	return disk;
+}
+
+static void free_chain(struct disk *disk)
+{
+	size_t i;
+
+	for (i = 0; disk->objects && i < disk->chain->nr_links; i++) {
+		if (disk->objects[i])
+			object_put(disk->objects[i]);
+	}
+	free(disk->objects);
+	disk->objects = NULL;
+	qc2_chain_free(disk->chain);
+	disk->chain = NULL;
+}
+
+static void disk_free(struct disk *disk)
+{
+	TAILQ_REMOVE(&disk->chaind->disks, disk, entry);
+	if (disk->job) {
+		qc2_store_cancel(disk->job->store);
+		disk->job->disk = NULL;
+	}
+	miss_drop(disk);
+	sd_event_source_disable_unref(disk->retry_timer);
+	fetch_stats_put(disk->stats);
+	free_chain(disk);
+	disk_info_free(&disk->info);
+	free(disk);
+}
+
+struct disk *disk_find(struct chaind *chaind, const char *name)
+{
+	struct disk *disk;
+
+	TAILQ_FOREACH(disk, &chaind->disks, entry) {
+		if (!strcmp(disk->info.name, name))
+			return disk;
+	}
+	return NULL;
+}
+
+struct disk *disk_find_dev(struct chaind *chaind, uint32_t dev)
+{
+	struct disk *disk;
+
+	TAILQ_FOREACH(disk, &chaind->disks, entry) {
+		if (disk->info.dev == dev)
+			return disk;
+	}
+	return NULL;
+}
+
+static void retry_later(struct disk *disk)
+{
+	unsigned int ms = qc2_backoff_ms(++disk->tries, MAX_RETRY_MS);
+
+	sd_event_source_set_time_relative(disk->retry_timer, ms * 1000ULL);
+	sd_event_source_set_enabled(disk->retry_timer, SD_EVENT_ONESHOT);
+}
+
+/* The chain of a disk that a running device has. */
+static void set_failed(struct disk *disk)
+{
+	disk->state = DISK_FAILED;
+	log_err("disk %s: %s; its reads outside of the tip fail",
+		disk->info.name, disk->error.msg);
+	miss_retry(disk);
+}
+
+/* The objects of all links, and a digest over their versions. */
+static int make_objects(struct disk *disk, uint8_t *digest)
+{
+	const struct qc2_chain *chain = disk->chain;
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	size_t i;
+	int ok;
+
+	disk->objects = calloc(chain->nr_links, sizeof(*disk->objects));
+	disk->live_sectors = 0;
+	ok = disk->objects && md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
+	for (i = 0; ok && i < chain->nr_links; i++) {
+		const struct qc2_link *link = &chain->links[i];
+		struct object *obj = object_get(link->url, link->size,
+						link->version);
+
+		disk->objects[i] = obj;
+		disk->live_sectors += link->live_sectors;
+		ok = obj && EVP_DigestUpdate(md, obj->key, sizeof(obj->key));
+	}
+	ok = ok && EVP_DigestFinal_ex(md, digest, NULL);
+	EVP_MD_CTX_free(md);
+	return ok ? 0 : -ENOMEM;
+}
+
+/* Of a disk that is running the chain must be the one it was started with. */
+static int take_chain(struct disk *disk, struct qc2_chain *chain,
+		      struct qc2_err *err)
+{
+	struct disk_info *info = &disk->info;
+	uint8_t digest[LINKS_DIGEST_LEN];
+
+	disk->chain = chain;
+	if (make_objects(disk, digest)) {
+		free_chain(disk);
+		return qc2_fail(err, ENOMEM, "%s: out of memory", info->url);
+	}
+	if (info->dev &&
+	    (memcmp(chain->id, info->chain_id, QC2_CHAIN_ID_LEN) ||
+	     memcmp(digest, info->links_digest, LINKS_DIGEST_LEN))) {
+		free_chain(disk);
+		return qc2_fail(err, ESTALE,
+				"%s: the image or one below it was changed since the disk was started",
+				info->url);
+	}
+	memcpy(info->chain_id, chain->id, QC2_CHAIN_ID_LEN);
+	memcpy(info->links_digest, digest, LINKS_DIGEST_LEN);
+	return 0;
+}
+
+static void tell_opener(struct disk *disk, int ret, const struct qc2_err *err)
+{
+	void (*opened)(void *, struct disk *, int, const struct qc2_err *) =
+		disk->opened;
+
+	disk->opened = NULL;
+	if (opened)
+		opened(disk->opened_arg, disk, ret, err);
+}
+
+static void opening_ended(struct disk *disk, int ret)
+{
+	if (!ret) {
+		disk->error.msg[0] = '\0';
+		disk->state = disk->registered ? DISK_ATTACHED : DISK_OPEN;
+		disk->tries = 0;
+		log_info("disk %s: %s is open, %zu links", disk->info.name,
+			 disk->info.url, disk->chain->nr_links);
+		miss_retry(disk);
+		tell_opener(disk, 0, NULL);
+	} else if (!disk->info.dev) {
+		tell_opener(disk, ret, &disk->error);
+		disk_free(disk);
+	} else if (ret == -EAGAIN || ret == -ENOMEM) {
+		log_warn("disk %s: %s; trying again", disk->info.name,
+			 disk->error.msg);
+		retry_later(disk);
+	} else {
+		set_failed(disk);
+	}
+}
+
+static void open_run(struct job *job)
+{
+	struct open_job *open = (struct open_job *)((char *)job -
+				offsetof(struct open_job, job));
+
+	open->ret = qc2_chain_open(qc2_store_opener(open->store), open->url,
+				   &open->limits, &open->chain, &open->err);
+}
+
+static void open_done(struct job *job)
+{
+	struct open_job *open = (struct open_job *)((char *)job -
+				offsetof(struct open_job, job));
+	struct disk *disk = open->disk;
+	uint64_t requests, bytes;
+	int ret = open->ret;
+
+	if (disk) {
+		qc2_store_stats(open->store, &requests, &bytes);
+		disk->stats->requests += requests;
+		disk->stats->bytes += bytes;
+		disk->job = NULL;
+		if (ret)
+			disk->error = open->err;
+		else
+			ret = take_chain(disk, open->chain, &disk->error);
+	} else if (!ret) {
+		qc2_chain_free(open->chain);
+	}
+	qc2_store_free(open->store);
+	free(open->url);
+	free(open);
+	if (disk)
+		opening_ended(disk, ret);
+}
+
+static int start_opening(struct disk *disk, struct qc2_err *err)
+{
+	const struct qc2_config *cfg = &disk->chaind->cfg;
+	struct open_job *open = calloc(1, sizeof(*open));
+
+	if (open) {
+		open->url = strdup(disk->info.url);
+		open->store = qc2_store_new(&disk->chaind->store_cfg);
+	}
+	if (!open || !open->url || !open->store) {
+		if (open) {
+			qc2_store_free(open->store);
+			free(open->url);
+		}
+		free(open);
+		return qc2_fail(err, ENOMEM, "out of memory");
+	}
+	open->disk = disk;
+	open->limits.max_depth = cfg->max_depth;
+	open->limits.allow = (const char *const *)cfg->allow;
+	open->limits.nr_allow = cfg->nr_allow;
+	open->job.run = open_run;
+	open->job.done = open_done;
+	disk->job = open;
+	disk->state = DISK_OPENING;
+	pool_submit(disk->chaind->open_pool, &open->job);
+	return 0;
+}
+
+int disk_open(struct chaind *chaind, const char *name, const char *url,
+	      void (*opened)(void *arg, struct disk *disk, int ret,
+			     const struct qc2_err *err),
+	      void *arg, struct qc2_err *err)
+{
+	struct disk *disk;
+	int ret = -ENOMEM;
+
+	if (!disk_name_ok(name))
+		return qc2_fail(err, EINVAL,
+				"\"%.120s\" is no name for a disk: letters, digits and ._- only, no . or - at the front, at most %d characters",
+				name, DISK_NAME_MAX);
+	if (disk_find(chaind, name))
+		return qc2_fail(err, EEXIST, "there is a disk %s already",
+				name);
+	disk = disk_new(chaind);
+	if (!disk)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	disk->info.name = strdup(name);
+	disk->info.url = strdup(url);
+	if (!disk->info.name || !disk->info.url)
+		qc2_fail(err, ENOMEM, "out of memory");
+	else
+		ret = start_opening(disk, err);
+	if (ret) {
+		disk_free(disk);
+		return ret;
+	}
+	disk->opened = opened;
+	disk->opened_arg = arg;
+	return 0;
+}
+
+void disk_open_abandon(struct chaind *chaind, void *arg)
+{
+	struct disk *disk;
+
+	TAILQ_FOREACH(disk, &chaind->disks, entry) {
+		if (disk->opened && disk->opened_arg == arg) {
+			disk_free(disk);
+			return;
+		}
+	}
+}
+
+static int check_device(struct disk *disk, uint32_t dev,
+			struct kernel_device *found, struct qc2_err *err)
+{
+	uint64_t size = disk->chain->index->nr_sectors;
+	int ret;
+
+	ret = kernel_find(disk->chaind->kernel, dev, found, err);
+	if (ret)
+		return ret;
+	if (memcmp(found->chain_id, disk->chain->id, QC2_CHAIN_ID_LEN))
+		return qc2_fail(err, EINVAL,
+				"%s: its table has another chain id than %s",
+				found->name, disk->info.url);
+	if (found->nr_sectors != size)
+		return qc2_fail(err, EINVAL,
+				"%s: its table has %llu sectors, %s has %llu",
+				found->name,
+				(unsigned long long)found->nr_sectors,
+				disk->info.url, (unsigned long long)size);
+	return table_check_store(dev, cache_dev(disk->chaind->cache), err);
+}
+
+static void clear_device(struct disk *disk)
+{
+	struct disk_info *info = &disk->info;
+
+	state_remove(disk->chaind->cfg.run_dir, info->name);
+	free(info->tip);
+	free(info->dm_name);
+	info->tip = NULL;
+	info->dm_name = NULL;
+	info->dev = 0;
+	disk->registered = false;
+	if (disk->state == DISK_ATTACHED)
+		disk->state = DISK_OPEN;
+}
+
+int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
+		struct qc2_err *err)
+{
+	struct disk_info *info = &disk->info;
+	struct kernel_device found;
+	int ret;
+
+	if (disk->state == DISK_ATTACHED && info->dev == dev)
+		return 0;
+	if (disk->state != DISK_OPEN || info->dev)
+		return qc2_fail(err, EBUSY,
+				"disk %s is attached to %u:%u, or not open yet",
+				info->name, info->dev >> 20,
+				info->dev & 0xfffff);
+	ret = check_device(disk, dev, &found, err);
+	if (ret)
+		return ret;
+	info->dev = dev;
+	info->tip = strdup(tip);
+	info->dm_name = strdup(found.name);
+	ret = info->tip && info->dm_name ?
+	      state_save(disk->chaind->cfg.run_dir, info, err) :
+	      qc2_fail(err, ENOMEM, "out of memory");
+	if (!ret)
+		ret = kernel_register(disk->chaind->kernel, dev, err);
+	if (ret) {
+		clear_device(disk);
+		return ret;
+	}
+	disk->registered = true;
+	disk->state = DISK_ATTACHED;
+	log_info("disk %s: attached to %s (%u:%u)", info->name, info->dm_name,
+		 dev >> 20, dev & 0xfffff);
+	return 0;
+}
+
+void disk_close(struct disk *disk)
+{
+	struct qc2_err err;
+
+	if (disk->registered)
+		kernel_unregister(disk->chaind->kernel, disk->info.dev);
+	state_remove(disk->chaind->cfg.run_dir, disk->info.name);
+	log_info("disk %s: closed", disk->info.name);
+	tell_opener(disk, qc2_fail(&err, ECANCELED,
+				   "disk %s was closed while it was being opened",
+				   disk->info.name), &err);
+	disk_free(disk);
+}
+
+void disk_device_gone(struct disk *disk, const struct qc2_err *err)
+{
+	log_warn("disk %s: its device %s (%u:%u) is gone: %s", disk->info.name,
+		 disk->info.dm_name, disk->info.dev >> 20,
+		 disk->info.dev & 0xfffff, err->msg);
+	miss_drop(disk);
+	clear_device(disk);
+	if (disk->state == DISK_FAILED || disk->state == DISK_OPENING)
+		disk_free(disk);
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Disks of an earlier daemon
+ * ---------------------------------------------------------------------------
+ */
+
+/*
+ * Registers with the kernel, so that requests are pulled, and shown as
+ * waiting.  Return: 0, -EAGAIN to be tried again, or -ENODEV if the disk is no
+ * more.
+ */
+static int reattach(struct disk *disk)
+{
+	struct disk_info *info = &disk->info;
+	struct kernel_device found;
+	struct qc2_err err;
+	int ret;
+
+	ret = kernel_find(disk->chaind->kernel, info->dev, &found, &err);
+	if (!ret && (strcmp(found.name, info->dm_name) ||
+		     memcmp(found.chain_id, info->chain_id, QC2_CHAIN_ID_LEN)))
+		ret = qc2_fail(&err, ENODEV,
+			       "device %u:%u is another one now (%s)",
+			       info->dev >> 20, info->dev & 0xfffff,
+			       found.name);
+	if (ret == -ENOENT || ret == -ENODEV) {
+		log_info("disk %s: not running any more: %s", info->name,
+			 err.msg);
+		return -ENODEV;
+	}
+	if (!ret)
+		ret = table_check_store(info->dev,
+					cache_dev(disk->chaind->cache), &err);
+	/* An earlier daemon's socket may just be closing (-EBUSY). */
+	if (!ret)
+		ret = kernel_register(disk->chaind->kernel, info->dev, &err);
+	if (ret) {
+		disk->error = err;
+		if (!disk->tries)
+			log_err("disk %s: %s; trying again", info->name,
+				err.msg);
+		return -EAGAIN;
+	}
+	disk->registered = true;
+	if (disk->state == DISK_OPEN)
+		disk->state = DISK_ATTACHED;
+	log_info("disk %s: taken over, %s (%u:%u)", info->name, info->dm_name,
+		 info->dev >> 20, info->dev & 0xfffff);
+	return 0;
+}
+
+/* Does what is left to do for a disk that was taken over. */
+static void go_on(struct disk *disk)
+{
+	int ret = 0;
+
+	if (!disk->registered)
+		ret = reattach(disk);
+	if (ret == -ENODEV) {
+		state_remove(disk->chaind->cfg.run_dir, disk->info.name);
+		disk_free(disk);
+		return;
+	}
+	if (ret || (!disk->chain && !disk->job &&
+		    start_opening(disk, &disk->error)))
+		retry_later(disk);
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *arg)
+{
+	go_on(arg);
+	return 0;
+}
+
+static void restore(void *arg, struct disk_info *info)
+{
+	struct chaind *chaind = arg;
+	struct disk *disk = disk_new(chaind);
+
+	if (!disk) {
+		log_err("disk %s: out of memory", info->name);
+		disk_info_free(info);
+		return;
+	}
+	disk->info = *info;
+	go_on(disk);
+}
+
+void disks_restore(struct chaind *chaind)
+{
+	struct qc2_err err;
+
+	if (state_load_all(chaind->cfg.run_dir, restore, chaind, &err))
+		log_err("%s; disks that run stay without a daemon", err.msg);
+}
+
+void disks_cancel_opening(struct chaind *chaind)
+{
+	struct disk *disk;
+
+	TAILQ_FOREACH(disk, &chaind->disks, entry) {
+		if (disk->job)
+			qc2_store_cancel(disk->job->store);
+	}
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Disks: a name, a chain, and, once attached, a mapped device of the kernel.
+ *
+ *	opening   the chain is being opened.  A disk of an earlier daemon is
+ *		  registered with the kernel already; its requests wait.
+ *	open      the chain is open, no device
+ *	attached  the device's requests are answered
+ *	failed    the chain of an earlier daemon's disk could not be opened or
+ *		  is another one now; its requests fail
+ *
+ * Main thread only, but for the opening of a chain, which is a job.
+ */
+#ifndef CHAIND_DISK_H
+#define CHAIND_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "chain.h"
+#include "chaind.h"
+#include "state.h"
+
+enum disk_state {
+	DISK_OPENING,
+	DISK_OPEN,
+	DISK_ATTACHED,
+	DISK_FAILED,
+};
+
+struct open_job;
+TAILQ_HEAD(request_list, request);
+
+struct disk {
+	struct chaind *chaind;
+	struct disk_info info;		/* name, URL, device, tip */
+	enum disk_state state;
+	struct qc2_err error;		/* of the last try to open; or empty */
+	struct qc2_chain *chain;	/* NULL until open */
+	struct object **objects;	/* by link */
+	uint64_t live_sectors;
+	bool registered;		/* with the kernel, for info.dev */
+	struct open_job *job;
+	unsigned int tries;
+	sd_event_source *retry_timer;
+	struct fetch_stats *stats;
+	uint64_t misses;		/* requests answered */
+	uint64_t generation;		/* of the newest request */
+	struct request_list requests;	/* oldest first */
+	void *request_tree;		/* the same by key (tsearch) */
+	/* who asked for the opening */
+	void (*opened)(void *arg, struct disk *disk, int ret,
+		       const struct qc2_err *err);
+	void *opened_arg;
+	TAILQ_ENTRY(disk) entry;
+};
+
+/* Functions below return 0 or a negative errno with @err filled. */
+
+/**
+ * disk_open() - make a disk and start to open its chain
+ * @opened: called once from the event loop, not before this returns.  After a
+ *	failure the disk is gone when @opened returns.
+ */
+int disk_open(struct chaind *chaind, const char *name, const char *url,
+	      void (*opened)(void *arg, struct disk *disk, int ret,
+			     const struct qc2_err *err),
+	      void *arg, struct qc2_err *err);
+
+/* Who asked for the opening is gone; so is the disk. */
+void disk_open_abandon(struct chaind *chaind, void *arg);
+
+/* Become the daemon of a mapped device; the state file is written. */
+int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
+		struct qc2_err *err);
+
+/* Forget a disk and its state file; a device of it stays, and waits. */
+void disk_close(struct disk *disk);
+
+struct disk *disk_find(struct chaind *chaind, const char *name);
+
+/* Take over the disks of an earlier daemon. */
+void disks_restore(struct chaind *chaind);
+
+/* For the end of the program: openings stop soon. */
+void disks_cancel_opening(struct chaind *chaind);
+
+/* For kernel_ops */
+struct disk *disk_find_dev(struct chaind *chaind, uint32_t dev);
+void disk_device_gone(struct disk *disk, const struct qc2_err *err);
+
+#endif

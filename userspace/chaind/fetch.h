@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Fetching blocks of objects into the cache.  A fetch is one ranged GET of
+ * some blocks in a row; each block goes on to the cache as soon as its last
+ * byte is there, so the first does not wait for the others.
+ *
+ * Errors that may pass are retried, with growing random pauses, for as long as
+ * a request waits for one of the blocks.  Others end the fetch, and its
+ * blocks' requests with it.
+ *
+ * HTTP runs on libcurl's multi interface in the main loop, files in a pool of
+ * threads; a number of transfers run at once, of which one store may take three
+ * quarters, so that a store that hangs leaves room for the others.  A transfer
+ * starts only when there are buffers for all its blocks: a slow cache holds
+ * the fetches back.
+ *
+ * Main thread only, but for file_run().
+ */
+#ifndef CHAIND_FETCH_H
+#define CHAIND_FETCH_H
+
+#include <systemd/sd-event.h>
+
+#include "cache.h"
+#include "object.h"
+#include "store.h"
+
+/* Most blocks of one fetch, whatever the configuration says. */
+#define FETCH_MAX_BLOCKS	256
+
+struct fetcher;
+
+/* What fetches cost; outlives its owner for as long as one is under way. */
+struct fetch_stats {
+	unsigned int refs;
+	uint64_t requests;
+	uint64_t bytes;
+	uint64_t errors;
+};
+
+struct fetch_stats *fetch_stats_new(void);
+void fetch_stats_put(struct fetch_stats *stats);
+
+/**
+ * fetcher_new() - set up
+ * @block_done: called when a block is in the cache (0) or will not come
+ *	(negative errno); gets the ownership of the block back
+ */
+int fetcher_new(struct fetcher **fetcher, sd_event *event,
+		struct cache *cache, const struct qc2_store_config *store,
+		unsigned int connections,
+		void (*block_done)(struct block *block, int ret));
+
+/* For the end of the program: stops the threads. */
+void fetcher_stop(struct fetcher *fetcher);
+
+/**
+ * fetch_start() - fetch blocks in a row
+ * @blocks: @nr blocks made with block_new(), numbers ascending by one; the
+ *	fetch owns them until block_done() is called for each
+ * @nr: 1 to FETCH_MAX_BLOCKS
+ * @stats: where the cost is counted
+ *
+ * Calls nothing back before it returns.  Return: 0 or -ENOMEM.
+ */
+int fetch_start(struct fetcher *fetcher, struct block **blocks,
+		unsigned int nr, struct fetch_stats *stats);
+
+#endif

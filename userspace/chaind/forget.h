@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Making the kernel forget a part of the cache. */
+#ifndef CHAIND_FORGET_H
+#define CHAIND_FORGET_H
+
+#include <stdint.h>
+
+#include "err.h"
+
+/**
+ * forget_store() - no device refers to or reads these sectors afterwards
+ * @store: index of the store in the tables
+ *
+ * Asks every qcow2chain device of the kernel, and waits for reads in flight.
+ * Without the module there is none.  Any thread.
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int forget_store(uint32_t store, uint64_t sector, uint64_t nr_sectors,
+		 struct qc2_err *err);
+
+#endif

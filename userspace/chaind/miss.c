@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Misses.  Requests to be looked at stand in one queue, "ready", which is
+ * worked off from a deferred event; so nothing here is re-entered from the
+ * callbacks of fetcher and kernel.  Main thread only.
+ */
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "disk.h"
+#include "miss.h"
+#include "resolve.h"
+
+/* A reply tells what is known of the 2 MiB around the request. */
+#define WINDOW_SECTORS	4096U
+/* A gap between live ranges of an object is fetched with them up to this. */
+#define MAX_GAP		(64U * 1024)
+
+struct request {
+	uint64_t generation;	/* key, with id; first for comparing */
+	uint64_t id;
+	struct disk *disk;
+	uint64_t sector;
+	uint64_t nr_sectors;
+	uint64_t since_us;
+	uint64_t resolved;	/* sectors that were answered so far */
+	int error;		/* a block of it will not come */
+	bool seen;		/* was looked at once */
+	bool ready;
+	struct waiters waits;
+	TAILQ_ENTRY(request) entry, ready_entry;
+};
+
+struct misses {
+	struct chaind *chaind;
+	struct request_list ready;
+	sd_event_source *source;
+	struct log_limit limit;
+	struct qc2_run runs[QC2_MAX_RUNS];
+};
+
+static int cmp_request(const void *a, const void *b)
+{
+	const struct request *x = a, *y = b;
+
+	if (x->generation != y->generation)
+		return x->generation > y->generation ? 1 : -1;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static void make_ready(struct request *req)
+{
+	struct misses *misses = req->disk->chaind->misses;
+
+	if (req->ready)
+		return;
+	req->ready = true;
+	TAILQ_INSERT_TAIL(&misses->ready, req, ready_entry);
+	sd_event_source_set_enabled(misses->source, SD_EVENT_ONESHOT);
+}
+
+static void drop_wait(struct waiter *wait)
+{
+	LIST_REMOVE(wait, by_block);
+	LIST_REMOVE(wait, by_request);
+	free(wait);
+}
+
+static void drop_waits(struct request *req)
+{
+	struct waiter *wait;
+
+	while ((wait = LIST_FIRST(&req->waits)))
+		drop_wait(wait);
+}
+
+static void free_request(struct request *req)
+{
+	struct disk *disk = req->disk;
+
+	drop_waits(req);
+	if (req->ready)
+		TAILQ_REMOVE(&disk->chaind->misses->ready, req, ready_entry);
+	TAILQ_REMOVE(&disk->requests, req, entry);
+	tdelete(req, &disk->request_tree, cmp_request);
+	free(req);
+}
+
+static void fail_request(struct request *req, int errnum)
+{
+	struct disk *disk = req->disk;
+
+	kernel_reply_error(disk->chaind->kernel, disk->info.dev,
+			   req->generation, req->id, errnum);
+	disk->stats->errors++;
+	disk->misses++;
+	free_request(req);
+}
+
+static void send_runs(struct disk *disk, uint64_t generation, uint64_t sector,
+		      uint64_t nr_sectors, bool *complete)
+{
+	struct chaind *chaind = disk->chaind;
+	struct qc2_run *runs = chaind->misses->runs;
+	struct resolve res;
+	unsigned int nr;
+
+	resolve_start(&res, chaind->cache, disk->chain, disk->objects, sector,
+		      nr_sectors);
+	nr = resolve_runs(&res, runs, QC2_MAX_RUNS, complete);
+	if (nr && (!complete || *complete))
+		kernel_reply_runs(chaind->kernel, disk->info.dev, generation,
+				  runs, nr);
+}
+
+/*
+ * All of the request is known.  So may be much around it; if that is more
+ * than one message holds, it starts with the request.
+ */
+static void answer(struct request *req)
+{
+	struct disk *disk = req->disk;
+	uint64_t size = disk->chain->index->nr_sectors;
+	uint64_t start = req->sector - req->sector % WINDOW_SECTORS;
+	uint64_t end = req->sector + req->nr_sectors + WINDOW_SECTORS - 1;
+	bool complete;
+
+	end -= end % WINDOW_SECTORS;
+	if (end > size)
+		end = size;
+	send_runs(disk, req->generation, start, end - start, &complete);
+	if (!complete)
+		send_runs(disk, req->generation, req->sector,
+			  end - req->sector, NULL);
+	disk->misses++;
+	free_request(req);
+}
+
+/*
+ * How many blocks to fetch when the byte @offset of a link is wanted: on
+ * through the object's live data, to the end of the extension, and up to a
+ * block that is here or on its way already.
+ */
+static unsigned int plan_blocks(struct disk *disk, uint32_t link,
+				uint64_t offset)
+{
+	const struct qc2_index *idx = disk->chain->index;
+	struct object *obj = disk->objects[link];
+	uint64_t first = offset / QC2_BLOCK_BYTES;
+	uint64_t limit = first * QC2_BLOCK_BYTES +
+			 disk->chaind->cfg.extension_bytes;
+	uint64_t cover = offset + 1, max, nr;
+	size_t i;
+
+	if (limit > obj->size)
+		limit = obj->size;
+	for (i = qc2_index_find_object(idx, link, offset);
+	     i < idx->nr_by_object && cover < limit; i++) {
+		const struct qc2_extent *ext =
+			&idx->extents[idx->by_object[i]];
+		uint64_t end = ext->offset + ext->nr_sectors * 512ULL;
+
+		if (ext->link != link || ext->offset > cover + MAX_GAP)
+			break;
+		if (end > cover)
+			cover = end;
+	}
+	if (cover > limit)
+		cover = limit;
+	max = cover > offset ? (cover - 1) / QC2_BLOCK_BYTES - first + 1 : 1;
+	if (max > FETCH_MAX_BLOCKS)
+		max = FETCH_MAX_BLOCKS;
+	for (nr = 1; nr < max; nr++) {
+		if (block_find(obj, first + nr) ||
+		    cache_lookup(disk->chaind->cache, obj, first + nr) !=
+		    CACHE_NO_SLOT)
+			break;
+	}
+	return nr;
+}
+
+/* The block that is wanted is the first of the fetch. */
+static struct block *fetch_from(struct disk *disk, const struct piece *piece)
+{
+	struct block *blocks[FETCH_MAX_BLOCKS];
+	struct object *obj = disk->objects[piece->link];
+	uint32_t first = piece->offset / QC2_BLOCK_BYTES;
+	unsigned int want = plan_blocks(disk, piece->link, piece->offset);
+	unsigned int nr;
+
+	for (nr = 0; nr < want; nr++) {
+		blocks[nr] = block_new(obj, first + nr);
+		if (!blocks[nr])
+			break;
+	}
+	if (nr && !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats))
+		return blocks[0];
+	while (nr)
+		block_free(blocks[--nr]);
+	return NULL;
+}
+
+static int wait_for(struct request *req, const struct piece *piece)
+{
+	struct object *obj = req->disk->objects[piece->link];
+	struct block *block = block_find(obj, piece->offset / QC2_BLOCK_BYTES);
+	struct waiter *wait;
+
+	if (!block && now_us() < obj->failed_until_us)
+		return -EIO;
+	if (!block)
+		block = fetch_from(req->disk, piece);
+	if (!block)
+		return -ENOMEM;
+	LIST_FOREACH(wait, &req->waits, by_request) {
+		if (wait->block == block)
+			return 0;
+	}
+	wait = malloc(sizeof(*wait));
+	if (!wait)
+		return -ENOMEM;
+	wait->req = req;
+	wait->block = block;
+	LIST_INSERT_HEAD(&block->waiters, wait, by_block);
+	LIST_INSERT_HEAD(&req->waits, wait, by_request);
+	return 0;
+}
+
+static void look_at(struct request *req)
+{
+	struct disk *disk = req->disk;
+	uint64_t resolved = 0;
+	struct resolve res;
+	struct piece piece;
+	int ret = req->error;
+
+	drop_waits(req);
+	resolve_start(&res, disk->chaind->cache, disk->chain, disk->objects,
+		      req->sector, req->nr_sectors);
+	while (!ret && resolve_next(&res, &piece)) {
+		if (piece.kind == PIECE_MISSING) {
+			ret = wait_for(req, &piece);
+			continue;
+		}
+		resolved += piece.nr_sectors;
+		if (piece.kind == PIECE_CACHED && !req->seen)
+			cache_count_hit(disk->chaind->cache);
+	}
+	req->seen = true;
+	if (ret)
+		fail_request(req, -ret);
+	else if (resolved == req->nr_sectors)
+		answer(req);
+	else if (resolved > req->resolved) {
+		req->resolved = resolved;
+		send_runs(disk, req->generation, req->sector, req->nr_sectors,
+			  NULL);
+	}
+}
+
+static bool in_bounds(const struct request *req)
+{
+	uint64_t size = req->disk->chain->index->nr_sectors;
+
+	return req->nr_sectors && req->nr_sectors <= WINDOW_SECTORS / 2 &&
+	       req->sector < size && req->nr_sectors <= size - req->sector;
+}
+
+static int on_ready(sd_event_source *source, void *arg)
+{
+	struct misses *misses = arg;
+	struct request *req;
+
+	while ((req = TAILQ_FIRST(&misses->ready))) {
+		TAILQ_REMOVE(&misses->ready, req, ready_entry);
+		req->ready = false;
+		if (req->disk->state == DISK_FAILED) {
+			fail_request(req, EIO);
+		} else if (!req->disk->chain) {
+			continue;	/* miss_retry() comes back */
+		} else if (!in_bounds(req)) {
+			log_err("%s: request for %llu sectors at %llu makes no sense",
+				req->disk->info.name,
+				(unsigned long long)req->nr_sectors,
+				(unsigned long long)req->sector);
+			fail_request(req, EIO);
+		} else {
+			look_at(req);
+		}
+	}
+	return 0;
+}
+
+int misses_new(struct misses **out, struct chaind *chaind)
+{
+	struct misses *misses = calloc(1, sizeof(*misses));
+	int ret;
+
+	if (!misses)
+		return -ENOMEM;
+	misses->chaind = chaind;
+	TAILQ_INIT(&misses->ready);
+	ret = sd_event_add_defer(chaind->event, &misses->source, on_ready,
+				 misses);
+	if (ret < 0) {
+		free(misses);
+		return ret;
+	}
+	*out = misses;
+	return 0;
+}
+
+/* The table was replaced: what the old one asked for, the new one asks anew. */
+static void drop_older(struct disk *disk, uint64_t generation)
+{
+	struct request *req, *next;
+
+	for (req = TAILQ_FIRST(&disk->requests); req; req = next) {
+		next = TAILQ_NEXT(req, entry);
+		if (req->generation < generation)
+			free_request(req);
+	}
+}
+
+int miss_request(struct disk *disk, const struct kernel_request *kreq)
+{
+	struct request *req, **found;
+
+	if (kreq->generation > disk->generation) {
+		disk->generation = kreq->generation;
+		drop_older(disk, kreq->generation);
+	}
+	req = calloc(1, sizeof(*req));
+	if (!req)
+		return -ENOMEM;
+	req->generation = kreq->generation;
+	req->id = kreq->id;
+	found = tsearch(req, &disk->request_tree, cmp_request);
+	if (!found || *found != req) {
+		free(req);
+		return found ? 0 : -ENOMEM;
+	}
+	req->disk = disk;
+	req->sector = kreq->sector;
+	req->nr_sectors = kreq->nr_sectors;
+	req->since_us = now_us();
+	LIST_INIT(&req->waits);
+	TAILQ_INSERT_TAIL(&disk->requests, req, entry);
+	make_ready(req);
+	return 0;
+}
+
+void miss_retry(struct disk *disk)
+{
+	struct request *req;
+
+	TAILQ_FOREACH(req, &disk->requests, entry)
+		make_ready(req);
+}
+
+void miss_drop(struct disk *disk)
+{
+	struct request *req;
+
+	while ((req = TAILQ_FIRST(&disk->requests)))
+		free_request(req);
+}
+
+void miss_waiting(const struct disk *disk, unsigned int *nr,
+		  uint64_t *oldest_ms)
+{
+	const struct request *req;
+
+	*nr = 0;
+	*oldest_ms = 0;
+	TAILQ_FOREACH(req, &disk->requests, entry)
+		(*nr)++;
+	req = TAILQ_FIRST(&disk->requests);
+	if (req)
+		*oldest_ms = (now_us() - req->since_us) / 1000;
+}
+
+void miss_block_done(struct block *block, int ret)
+{
+	struct waiter *wait;
+
+	while ((wait = LIST_FIRST(&block->waiters))) {
+		if (ret)
+			wait->req->error = ret;
+		make_ready(wait->req);
+		drop_wait(wait);
+	}
+	block_free(block);
+}

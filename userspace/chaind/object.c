@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The table of objects and of their blocks on the way.  Main thread only.
+ */
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "object.h"
+
+static void *objects;		/* tree by key (tsearch) */
+
+static int cmp_object(const void *a, const void *b)
+{
+	const struct object *x = a, *y = b;
+
+	return memcmp(x->key, y->key, sizeof(x->key));
+}
+
+static int cmp_block(const void *a, const void *b)
+{
+	const struct block *x = a, *y = b;
+
+	return (x->nr > y->nr) - (x->nr < y->nr);
+}
+
+/* Each part with its terminating zero, so no two triples read the same. */
+static int make_key(uint8_t *key, const char *url, uint64_t size,
+		    const char *version)
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	char text[32];
+	int ok;
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)size);
+	ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
+	     EVP_DigestUpdate(md, url, strlen(url) + 1) &&
+	     EVP_DigestUpdate(md, text, strlen(text) + 1) &&
+	     EVP_DigestUpdate(md, version, strlen(version) + 1) &&
+	     EVP_DigestFinal_ex(md, key, NULL);
+	EVP_MD_CTX_free(md);
+	return ok;
+}
+
+/* "https://host:port"; what shares it is taken for one store. */
+static char *host_of(const char *url)
+{
+	const char *p = strstr(url, "://");
+
+	return p ? strndup(url, p + 3 + strcspn(p + 3, "/?#") - url) :
+		   strdup(url);
+}
+
+struct object *object_get(const char *url, uint64_t size, const char *version)
+{
+	struct object *obj = calloc(1, sizeof(*obj)), **found;
+
+	if (!obj)
+		return NULL;
+	obj->size = size;
+	if (object_nr_blocks(obj) > UINT32_MAX ||
+	    !make_key(obj->key, url, size, version))
+		goto fail;
+	found = tsearch(obj, &objects, cmp_object);
+	if (!found)
+		goto fail;
+	if (*found != obj) {
+		free(obj);
+		return object_ref(*found);
+	}
+	obj->refs = 1;
+	obj->url = strdup(url);
+	obj->version = strdup(version);
+	obj->host = host_of(url);
+	if (!obj->url || !obj->version || !obj->host) {
+		object_put(obj);
+		return NULL;
+	}
+	return obj;
+fail:
+	free(obj);
+	return NULL;
+}
+
+struct object *object_ref(struct object *obj)
+{
+	obj->refs++;
+	return obj;
+}
+
+void object_put(struct object *obj)
+{
+	if (--obj->refs)
+		return;
+	tdelete(obj, &objects, cmp_object);
+	free(obj->url);
+	free(obj->version);
+	free(obj->host);
+	free(obj);
+}
+
+void object_trouble(struct object *obj, const struct qc2_err *err)
+{
+	if (!obj->trouble.msg[0])
+		obj->trouble_since_us = now_us();
+	obj->trouble = *err;
+	if (log_allowed(&obj->log_limit))
+		log_warn("%s", err->msg);
+}
+
+void object_recovered(struct object *obj)
+{
+	if (!obj->trouble.msg[0])
+		return;
+	log_info("%s: answers again", obj->url);
+	obj->trouble.msg[0] = '\0';
+}
+
+struct block *block_find(struct object *obj, uint32_t nr)
+{
+	struct block key = { .nr = nr }, **found;
+
+	found = tfind(&key, &obj->blocks, cmp_block);
+	return found ? *found : NULL;
+}
+
+struct block *block_new(struct object *obj, uint32_t nr)
+{
+	struct block *block = calloc(1, sizeof(*block));
+
+	if (!block)
+		return NULL;
+	block->nr = nr;
+	if (!tsearch(block, &obj->blocks, cmp_block)) {
+		free(block);
+		return NULL;
+	}
+	block->obj = object_ref(obj);
+	LIST_INIT(&block->waiters);
+	return block;
+}
+
+void block_free(struct block *block)
+{
+	tdelete(block, &block->obj->blocks, cmp_block);
+	object_put(block->obj);
+	free(block);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Objects: the links that disks read from, one for each content, so disks that
+ * share a link share its cached blocks and its fetches.  An object lives as
+ * long as a disk, a cached block or a fetch refers to it.
+ *
+ * A block is QC2_BLOCK_BYTES of an object, at a multiple of that.  A struct
+ * block exists while a block is on its way into the cache; there is one at
+ * most for each block, whoever waits for it.
+ *
+ * Main thread only.
+ */
+#ifndef CHAIND_OBJECT_H
+#define CHAIND_OBJECT_H
+
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <linux/dm-qcow2chain.h>
+
+#include "err.h"
+#include "log.h"
+
+#define QC2_BLOCK_BYTES		(QC2_BLOCK_SECTORS * 512U)
+
+struct block;
+struct fetcher;
+struct request;
+
+/* A request that waits for a block. */
+struct waiter {
+	struct request *req;
+	struct block *block;
+	LIST_ENTRY(waiter) by_block, by_request;
+};
+LIST_HEAD(waiters, waiter);
+
+struct block {
+	uint32_t nr;		/* key in object->blocks; first for comparing */
+	struct object *obj;
+	struct fetcher *fetcher;	/* that brings it */
+	struct waiters waiters;
+};
+
+struct object {
+	uint8_t key[32];	/* SHA-256 of the next three; first */
+	char *url;
+	uint64_t size;
+	char *version;
+	char *host;		/* scheme, host and port of the URL */
+	unsigned int refs;
+	void *blocks;		/* tree of struct block (tsearch) */
+
+	/*
+	 * Trouble with the store, for status: the last error, and since when
+	 * there was nothing but errors.  Empty text: none.
+	 */
+	struct qc2_err trouble;
+	uint64_t trouble_since_us;
+	/* A final error is not tried again before this. */
+	uint64_t failed_until_us;
+	struct log_limit log_limit;
+};
+
+/*
+ * The object of that URL, size and version, with a reference for the caller;
+ * NULL for lack of memory or if it has more blocks than can be counted.
+ */
+struct object *object_get(const char *url, uint64_t size, const char *version);
+struct object *object_ref(struct object *obj);
+void object_put(struct object *obj);
+
+static inline uint64_t object_nr_blocks(const struct object *obj)
+{
+	return obj->size / QC2_BLOCK_BYTES + !!(obj->size % QC2_BLOCK_BYTES);
+}
+
+/* Errors and success of its store; the log gets one line in a while. */
+void object_trouble(struct object *obj, const struct qc2_err *err);
+void object_recovered(struct object *obj);
+
+/* The block if it is on its way, or NULL. */
+struct block *block_find(struct object *obj, uint32_t nr);
+/* A new one, which must not exist; NULL for lack of memory. */
+struct block *block_new(struct object *obj, uint32_t nr);
+/* Without waiters. */
+void block_free(struct block *block);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Looking at the table of a mapped device.  Main thread only. */
+#ifndef CHAIND_TABLE_H
+#define CHAIND_TABLE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "err.h"
+
+/**
+ * table_check_store() - whether store 0 of a mapped device is the cache
+ * @dev: mapped device, (major << 20 | minor)
+ * @cache: device number of the cache
+ *
+ * A reply names places in store 0 by number alone, so with another device
+ * there it would hand out other data.
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Opening a chain: one link after another, from the top to the base.  Of each
+ * link only what is still visible is merged below what is known already.  One
+ * thread opens a chain; a finished one never changes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "chain.h"
+#include "qcow2.h"
+#include "url.h"
+
+/* The walk.  @next_url is the link to come, NULL behind the base. */
+struct walk {
+	struct qc2_opener *opener;
+	const struct qc2_chain_limits *limits;
+	struct qc2_chain *chain;
+	struct qc2_extents merged;
+	uint64_t limit;		/* sectors that the links so far let through */
+	char *next_url;
+	bool next_raw;
+	struct qc2_err *err;
+};
+
+/* A raw image is one run of data. */
+static int raw_extents(const struct qc2_source *src, uint32_t link,
+		       struct qc2_extents *list)
+{
+	uint64_t sectors = (src->size + 511) / 512, pos, step;
+	int ret = 0;
+
+	for (pos = 0; pos < sectors && !ret; pos += step) {
+		struct qc2_extent ext;
+
+		step = sectors - pos;
+		if (step > 1U << 31)
+			step = 1U << 31;
+		ext = (struct qc2_extent){
+			.sector = pos,
+			.nr_sectors = step,
+			.offset = pos * 512,
+			.link = link,
+		};
+		ret = qc2_extents_add(list, &ext);
+	}
+	return ret;
+}
+
+/* Reads one link; the name of its backing file goes to @backing. */
+static int read_link(struct walk *w, struct qc2_source *src,
+		     struct qc2_link *link, struct qc2_extents *list,
+		     char **backing, bool *backing_raw)
+{
+	uint32_t number = w->chain->nr_links - 1;
+	struct qc2_qcow2 *img;
+	int ret;
+
+	*backing = NULL;
+	if (w->next_raw) {
+		if (src->size > QC2_QCOW2_MAX_SIZE)
+			return qc2_fail(w->err, EFBIG,
+				"%s: %" PRIu64 " bytes, larger than the 64 TiB that can be read",
+				src->url, src->size);
+		link->virtual_size = (src->size + 511) & ~511ULL;
+		ret = raw_extents(src, number, list);
+		return ret ? qc2_fail(w->err, -ret, "out of memory") : 0;
+	}
+	ret = qc2_qcow2_open(src, &img, w->err);
+	if (ret)
+		return ret;
+	link->virtual_size = img->virtual_size;
+	link->cluster_size = 1U << img->cluster_bits;
+	*backing_raw = img->backing_raw;
+	ret = qc2_qcow2_extents(img, w->limit, number, list, w->err);
+	if (!ret && img->backing_name) {
+		*backing = img->backing_name;
+		img->backing_name = NULL;
+	}
+	qc2_qcow2_close(img);
+	return ret;
+}
+
+/* Adds the link at next_url and finds out what comes behind it. */
+static int add_link(struct walk *w)
+{
+	struct qc2_chain *chain = w->chain;
+	struct qc2_link *link, *links;
+	struct qc2_extents list = { 0 };
+	struct qc2_source *src;
+	char *backing = NULL;
+	bool backing_raw = false;
+	int ret;
+
+	ret = w->opener->open(w->opener, w->next_url, &src, w->err);
+	if (ret) {
+		if (chain->nr_links)
+			qc2_fail_prefix(w->err, ret,
+				"%.300s: its backing file cannot be opened: ",
+				chain->links[chain->nr_links - 1].url);
+		return ret;
+	}
+	links = reallocarray(chain->links, chain->nr_links + 1,
+			     sizeof(*links));
+	if (!links) {
+		ret = qc2_fail(w->err, ENOMEM, "out of memory");
+		goto out;
+	}
+	chain->links = links;
+	link = &links[chain->nr_links++];
+	memset(link, 0, sizeof(*link));
+	link->url = w->next_url;
+	w->next_url = NULL;
+	link->size = src->size;
+	link->version = strdup(src->version);
+	if (!link->version) {
+		ret = qc2_fail(w->err, ENOMEM, "out of memory");
+		goto out;
+	}
+
+	ret = read_link(w, src, link, &list, &backing, &backing_raw);
+	if (ret)
+		goto out;
+	ret = qc2_extents_underlay(&w->merged, &list, w->limit);
+	if (ret) {
+		ret = qc2_fail(w->err, -ret, ret == -E2BIG ?
+			"%s: the chain down to here has too many pieces" :
+			"%s: out of memory", link->url);
+		goto out;
+	}
+	if (w->limit > link->virtual_size / 512)
+		w->limit = link->virtual_size / 512;
+	if (backing) {
+		ret = qc2_url_resolve(link->url, backing, &w->next_url,
+				      w->err);
+		w->next_raw = backing_raw;
+	}
+out:
+	free(backing);
+	qc2_extents_free(&list);
+	src->ops->close(src);
+	return ret;
+}
+
+/* Whether the walk may go on to next_url. */
+static int check_next(struct walk *w)
+{
+	const struct qc2_chain *chain = w->chain;
+	const struct qc2_link *child = &chain->links[chain->nr_links - 1];
+	size_t i;
+	int ret;
+
+	for (i = 0; i < chain->nr_links; i++)
+		if (!strcmp(chain->links[i].url, w->next_url))
+			return qc2_fail(w->err, ELOOP,
+				"%.300s: its backing file %.300s is already in the chain (link %zu from the top): a loop",
+				child->url, w->next_url, i);
+	if (chain->nr_links >= w->limits->max_depth)
+		return qc2_fail(w->err, E2BIG,
+			"%.300s: has a backing file, but the chain is %zu links long already; max_depth in section [chain] of the configuration sets the limit",
+			child->url, chain->nr_links);
+	ret = qc2_url_allowed(w->next_url, chain->links[0].url,
+			      w->limits->allow, w->limits->nr_allow, w->err);
+	if (ret)
+		qc2_fail_prefix(w->err, ret, "%.300s: backing file refused: ",
+				child->url);
+	return ret;
+}
+
+static int make_id(struct qc2_chain *chain, struct qc2_err *err)
+{
+	const struct qc2_link *top = &chain->links[0];
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	char *text;
+	int len, ok;
+
+	/* %c puts the NULs between the parts. */
+	len = asprintf(&text, "%s%s%c%" PRIu64 "%c%s%c", top->url,
+		       top->cluster_size ? "" : "#format=raw", 0, top->size, 0,
+		       top->version, 0);
+	if (len < 0)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	ok = EVP_Digest(text, len, digest, NULL, EVP_sha256(), NULL);
+	free(text);
+	if (!ok)
+		return qc2_fail(err, EIO, "SHA-256 failed in libcrypto");
+	memcpy(chain->id, digest, sizeof(chain->id));
+	return 0;
+}
+
+static int finish(struct walk *w)
+{
+	struct qc2_chain *chain = w->chain;
+	size_t i;
+
+	if (!chain->links[0].virtual_size)
+		return qc2_fail(w->err, EINVAL,
+			"%s: the disk has a size of 0", chain->links[0].url);
+	chain->index = qc2_index_build(&w->merged,
+				       chain->links[0].virtual_size / 512);
+	if (!chain->index)
+		return qc2_fail(w->err, ENOMEM, "out of memory");
+	for (i = 0; i < chain->index->nr_extents; i++) {
+		const struct qc2_extent *ext = &chain->index->extents[i];
+
+		chain->links[ext->link].live_sectors += ext->nr_sectors;
+	}
+	return make_id(chain, w->err);
+}
+
+int qc2_chain_open(struct qc2_opener *opener, const char *url,
+		   const struct qc2_chain_limits *limits,
+		   struct qc2_chain **chain, struct qc2_err *err)
+{
+	struct walk w = {
+		.opener = opener,
+		.limits = limits,
+		.limit = UINT64_MAX,
+		.err = err,
+	};
+	int ret;
+
+	ret = qc2_url_top(url, &w.next_url, &w.next_raw, err);
+	if (ret)
+		return ret;
+	w.chain = calloc(1, sizeof(*w.chain));
+	if (!w.chain)
+		ret = qc2_fail(err, ENOMEM, "out of memory");
+	while (!ret && w.next_url) {
+		if (w.chain->nr_links)
+			ret = check_next(&w);
+		if (!ret)
+			ret = add_link(&w);
+	}
+	if (!ret)
+		ret = finish(&w);
+	free(w.next_url);
+	qc2_extents_free(&w.merged);
+	if (ret) {
+		qc2_chain_free(w.chain);
+		return ret;
+	}
+	*chain = w.chain;
+	return 0;
+}
+
+void qc2_chain_free(struct qc2_chain *chain)
+{
+	size_t i;
+
+	if (!chain)
+		return;
+	for (i = 0; i < chain->nr_links; i++) {
+		free(chain->links[i].url);
+		free(chain->links[i].version);
+	}
+	free(chain->links);
+	qc2_index_free(chain->index);
+	free(chain);
+}

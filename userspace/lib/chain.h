@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A chain: the links from the top image to the base, and the merged index
+ * over them.  Opening walks the chain; afterwards nothing in it changes.
+ */
+#ifndef QC2_CHAIN_H
+#define QC2_CHAIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/dm-qcow2chain.h>
+
+#include "err.h"
+#include "index.h"
+#include "source.h"
+
+struct qc2_link {
+	char *url;		/* canonical; see url.h */
+	char *version;		/* ETag or equivalent at the time of opening */
+	uint64_t size;		/* of the object, bytes */
+	uint64_t virtual_size;	/* bytes */
+	uint32_t cluster_size;	/* bytes; 0 for raw */
+	uint64_t live_sectors;	/* that the index takes from this link */
+};
+
+struct qc2_chain {
+	struct qc2_link *links;	/* 0 is the top */
+	size_t nr_links;
+	struct qc2_index *index;
+	/*
+	 * Identity of the content: the first bytes of the SHA-256 of
+	 * "URL\0SIZE\0VERSION\0" of the top link: its canonical URL (with
+	 * "#format=raw" behind it, if it is read as raw), its size in decimal
+	 * digits, its version.  A tip is bound to it.
+	 */
+	uint8_t id[QC2_CHAIN_ID_LEN];
+};
+
+struct qc2_chain_limits {
+	unsigned int max_depth;
+	/*
+	 * Canonical URL prefixes (qc2_url_prefix()) a backing file may lie
+	 * under besides the top's folder.
+	 */
+	const char *const *allow;
+	size_t nr_allow;
+};
+
+/**
+ * qc2_chain_open() - walk a chain and merge it
+ * @opener: opens the links
+ * @url: the top image, qcow2 unless it ends in "#format=raw"
+ *
+ * A raw image whose size is not a multiple of 512 goes on with zeros to the
+ * next sector, as in QEMU.
+ *
+ * Errors name the link.  The caller frees the chain with qc2_chain_free().
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int qc2_chain_open(struct qc2_opener *opener, const char *url,
+		   const struct qc2_chain_limits *limits,
+		   struct qc2_chain **chain, struct qc2_err *err);
+void qc2_chain_free(struct qc2_chain *chain);
+
+#endif

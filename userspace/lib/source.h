@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the image code reads from: an object of known size, pinned to one
+ * version.  The stores (HTTP, files) implement it; unit tests use files and
+ * memory.  Reads are synchronous; a source is used by one thread at a time.
+ */
+#ifndef QC2_SOURCE_H
+#define QC2_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+
+struct qc2_source;
+
+struct qc2_source_ops {
+	/*
+	 * Read exactly @len bytes at @offset.  The caller keeps to the size
+	 * of the object.  Returns 0 or a negative errno with @err filled.
+	 */
+	int (*read)(struct qc2_source *src, uint64_t offset, void *buf,
+		    size_t len, struct qc2_err *err);
+	void (*close)(struct qc2_source *src);
+};
+
+struct qc2_source {
+	const struct qc2_source_ops *ops;
+	char *url;		/* as errors and status name it; owned */
+	uint64_t size;		/* bytes */
+	char *version;		/* ETag or equivalent; never NULL; owned */
+};
+
+/* Opens the object at a URL; how is the caller's business (stores, tests). */
+struct qc2_opener {
+	int (*open)(struct qc2_opener *opener, const char *url,
+		    struct qc2_source **src, struct qc2_err *err);
+};
+
+#endif

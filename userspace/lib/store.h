@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Stores: objects behind file://, http:// and https:// URLs, read by ranged
+ * GETs through libcurl.
+ *
+ * struct qc2_get is one such GET.  It sets an easy handle up and judges the
+ * answer before a byte of it is passed on, so that whoever moves the data (the
+ * synchronous reader below, the daemon's event loop) has the same checks.
+ *
+ * struct qc2_store is the synchronous reader: it opens objects for the image
+ * code.  An opener and all sources it opened belong to one thread; only
+ * qc2_store_cancel() may be called from another.
+ *
+ * An object is pinned to the version seen when it was opened: its ETag, else
+ * its Last-Modified; size and modification time of a file.  Every later
+ * answer must show the same.
+ */
+#ifndef QC2_STORE_H
+#define QC2_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <curl/curl.h>
+
+#include "err.h"
+#include "source.h"
+
+/* The part of the configuration that stores need; see config.h. */
+struct qc2_store_config {
+	const char *ca_file;		/* NULL: those of the system */
+	unsigned int connect_timeout_s;
+	unsigned int low_speed_time_s;
+};
+
+/* What the headers of an answer said. */
+struct qc2_answer {
+	uint64_t first, last, total;	/* Content-Range */
+	bool have_range;
+	bool encoded;			/* has a Content-Encoding */
+	char etag[256];
+	char modified[64];
+};
+
+/**
+ * struct qc2_get - one ranged GET
+ * @url: canonical URL
+ * @offset: first byte
+ * @len: bytes; when opening, the end of the object may come first
+ * @size: size of the object; when opening, filled in by the answer
+ * @version: pinned version; NULL when opening
+ * @data: is given the bytes in order, after the headers were found right;
+ *	returns 0, or a negative errno to break off
+ * @arg: for @data
+ * @got: bytes passed to @data so far
+ *
+ * The rest is private.
+ */
+struct qc2_get {
+	const char *url;
+	uint64_t offset;
+	uint64_t len;
+	uint64_t size;
+	const char *version;
+	int (*data)(void *arg, const void *buf, size_t len);
+	void *arg;
+	uint64_t got;
+
+	bool judged;
+	int ret;			/* of judging, or of @data */
+	struct qc2_err err;
+	CURL *easy;
+	struct curl_slist *headers;
+	char *path;			/* of a file:// URL */
+	char *seen_version;
+	struct qc2_answer answer;
+	char errbuf[CURL_ERROR_SIZE];
+};
+
+/**
+ * qc2_get_prepare() - set up an easy handle
+ * @get: with the public fields filled, the rest zeroed
+ * @easy: is reset first, keeping its connections; must not move while @get
+ *	is in use
+ *
+ * A file's existence, kind and version are checked here already.
+ * qc2_get_cleanup() is needed whatever this returns.
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int qc2_get_prepare(struct qc2_get *get, CURL *easy,
+		    const struct qc2_store_config *cfg, struct qc2_err *err);
+
+/**
+ * qc2_get_finish() - the result of a transfer
+ * @code: what libcurl said
+ *
+ * Return: 0 if @get->len bytes were passed on; else a negative errno with @err
+ * naming URL and range: -EAGAIN if trying again may help, -ENOENT, -EACCES,
+ * -ESTALE if the object changed since it was opened, and others.
+ */
+int qc2_get_finish(struct qc2_get *get, CURLcode code, struct qc2_err *err);
+
+/*
+ * The version that the answer showed (valid after success); the caller frees
+ * it.
+ */
+char *qc2_get_take_version(struct qc2_get *get);
+
+void qc2_get_cleanup(struct qc2_get *get);
+
+/**
+ * qc2_backoff_ms() - how long to wait before a retry ("full jitter")
+ * @tries: failed tries so far, from 1
+ * @max_ms: upper limit
+ */
+unsigned int qc2_backoff_ms(unsigned int tries, unsigned int max_ms);
+
+struct qc2_store;
+
+/**
+ * qc2_store_new() - a synchronous reader with connections of its own
+ * @cfg: must stay as long as the store
+ *
+ * Return: the store, or NULL for lack of memory.
+ */
+struct qc2_store *qc2_store_new(const struct qc2_store_config *cfg);
+
+/* After all of its sources were closed. */
+void qc2_store_free(struct qc2_store *store);
+
+/*
+ * Opens objects.  A failure that may pass is retried a few times, for no
+ * longer than about half a minute.
+ */
+struct qc2_opener *qc2_store_opener(struct qc2_store *store);
+
+/* From any thread: what is running or comes later fails with -ECANCELED. */
+void qc2_store_cancel(struct qc2_store *store);
+
+/* Requests sent and bytes received so far; from the store's own thread. */
+void qc2_store_stats(const struct qc2_store *store, uint64_t *requests,
+		     uint64_t *bytes);
+
+#endif

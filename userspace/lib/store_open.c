@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The synchronous reader: opens objects and reads their metadata.
+ *
+ * Opening an object is one GET of its first bytes, whose answer also names
+ * size and version; reads within these bytes need no further request.  All of
+ * it belongs to the thread of the opener, but for the flag "canceled".
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "store.h"
+
+#define HEAD_BYTES		(512 * 1024)
+
+/* Bounds on retrying. */
+#define MAX_TRIES		5
+#define MAX_RETRY_MS		30000
+#define MAX_BACKOFF_MS		4000
+
+struct qc2_store {
+	struct qc2_opener opener;
+	const struct qc2_store_config *cfg;
+	CURL *easy;
+	atomic_bool canceled;
+	uint64_t requests;
+	uint64_t bytes;
+};
+
+struct store_source {
+	struct qc2_source src;
+	struct qc2_store *store;
+	uint8_t *head;
+	size_t head_len;
+};
+
+struct sink {
+	uint8_t *buf;
+	size_t filled;
+};
+
+static int to_sink(void *arg, const void *buf, size_t len)
+{
+	struct sink *sink = arg;
+
+	memcpy(sink->buf + sink->filled, buf, len);
+	sink->filled += len;
+	return 0;
+}
+
+static int on_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow,
+		       curl_off_t ultotal, curl_off_t ulnow)
+{
+	struct qc2_store *store = arg;
+
+	return atomic_load(&store->canceled);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+static void sleep_ms(struct qc2_store *store, unsigned int ms)
+{
+	struct timespec ts = { .tv_nsec = 50 * 1000000 };
+	uint64_t end = now_ms() + ms;
+
+	while (now_ms() < end && !atomic_load(&store->canceled))
+		nanosleep(&ts, NULL);
+}
+
+static int try_get(struct qc2_store *store, struct qc2_get *get,
+		   struct qc2_err *err)
+{
+	CURLcode code;
+	int ret;
+
+	if (atomic_load(&store->canceled))
+		return qc2_fail(err, ECANCELED, "%s: canceled", get->url);
+	ret = qc2_get_prepare(get, store->easy, store->cfg, err);
+	if (ret)
+		return ret;
+	curl_easy_setopt(store->easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(store->easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(store->easy, CURLOPT_XFERINFODATA, store);
+	store->requests++;
+	code = curl_easy_perform(store->easy);
+	ret = qc2_get_finish(get, code, err);
+	store->bytes += get->got;
+	return ret;
+}
+
+/*
+ * Reads into @buf with retries.  When opening (no @version), *@len becomes
+ * what the object has, and *@size and *@seen are filled.
+ */
+static int read_range(struct qc2_store *store, const char *url,
+		      const char *version, uint64_t offset, void *buf,
+		      size_t *len, uint64_t *size, char **seen,
+		      struct qc2_err *err)
+{
+	uint64_t start = now_ms();
+	unsigned int tries = 0;
+	int ret;
+
+	for (;;) {
+		struct sink sink = { .buf = buf };
+		struct qc2_get get = {
+			.url = url, .version = version, .offset = offset,
+			.len = *len, .size = *size, .data = to_sink,
+			.arg = &sink,
+		};
+
+		ret = try_get(store, &get, err);
+		if (!ret) {
+			*len = get.len;
+			*size = get.size;
+			if (seen)
+				*seen = qc2_get_take_version(&get);
+		}
+		qc2_get_cleanup(&get);
+		if (ret != -EAGAIN || ++tries == MAX_TRIES ||
+		    now_ms() - start > MAX_RETRY_MS)
+			return ret;
+		sleep_ms(store, qc2_backoff_ms(tries, MAX_BACKOFF_MS));
+	}
+}
+
+static int store_read(struct qc2_source *src, uint64_t offset, void *buf,
+		      size_t len, struct qc2_err *err)
+{
+	struct store_source *s = (struct store_source *)src;
+	uint64_t size = src->size;
+
+	if (len > src->size || offset > src->size - len)
+		return qc2_fail(err, EINVAL,
+				"%s: read of %zu bytes at %llu is past the end",
+				src->url, len, (unsigned long long)offset);
+	if (offset < s->head_len) {
+		size_t n = s->head_len - offset;
+
+		if (n > len)
+			n = len;
+		memcpy(buf, s->head + offset, n);
+		buf = (uint8_t *)buf + n;
+		offset += n;
+		len -= n;
+	}
+	if (!len)
+		return 0;
+	return read_range(s->store, src->url, src->version, offset, buf, &len,
+			  &size, NULL, err);
+}
+
+static void store_close(struct qc2_source *src)
+{
+	struct store_source *s = (struct store_source *)src;
+
+	free(src->url);
+	free(src->version);
+	free(s->head);
+	free(s);
+}
+
+static const struct qc2_source_ops store_ops = {
+	.read = store_read,
+	.close = store_close,
+};
+
+static int store_open(struct qc2_opener *opener, const char *url,
+		      struct qc2_source **src, struct qc2_err *err)
+{
+	struct qc2_store *store = (struct qc2_store *)opener;
+	struct store_source *s = calloc(1, sizeof(*s));
+	uint8_t *head;
+	int ret;
+
+	if (!s)
+		return qc2_fail(err, ENOMEM, "%s: out of memory", url);
+	s->src.ops = &store_ops;
+	s->src.url = strdup(url);
+	s->store = store;
+	s->head_len = HEAD_BYTES;
+	s->head = malloc(HEAD_BYTES);
+	if (!s->src.url || !s->head) {
+		ret = qc2_fail(err, ENOMEM, "%s: out of memory", url);
+		goto fail;
+	}
+	ret = read_range(store, url, NULL, 0, s->head, &s->head_len,
+			 &s->src.size, &s->src.version, err);
+	if (ret)
+		goto fail;
+	head = realloc(s->head, s->head_len);	/* most links are small */
+	if (head)
+		s->head = head;
+	*src = &s->src;
+	return 0;
+fail:
+	store_close(&s->src);
+	return ret;
+}
+
+struct qc2_store *qc2_store_new(const struct qc2_store_config *cfg)
+{
+	struct qc2_store *store = calloc(1, sizeof(*store));
+
+	if (!store)
+		return NULL;
+	store->opener.open = store_open;
+	store->cfg = cfg;
+	store->easy = curl_easy_init();
+	if (!store->easy) {
+		free(store);
+		return NULL;
+	}
+	return store;
+}
+
+void qc2_store_free(struct qc2_store *store)
+{
+	if (!store)
+		return;
+	curl_easy_cleanup(store->easy);
+	free(store);
+}
+
+struct qc2_opener *qc2_store_opener(struct qc2_store *store)
+{
+	return &store->opener;
+}
+
+void qc2_store_cancel(struct qc2_store *store)
+{
+	atomic_store(&store->canceled, true);
+}
+
+void qc2_store_stats(const struct qc2_store *store, uint64_t *requests,
+		     uint64_t *bytes)
+{
+	*requests = store->requests;
+	*bytes = store->bytes;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * URLs of images: checking, the names in backing file fields, and the rule
+ * where a backing file may lie.  Everything here is text work without I/O, so
+ * symbolic links are not looked at.
+ *
+ * A canonical URL is file:///PATH, http://HOST/PATH or https://HOST/PATH with
+ * the scheme and host in lower case, no dot segments and no user part, in
+ * printable ASCII (other bytes percent-encoded, one spelling for each).  A
+ * percent-encoded slash or control character is refused, so the canonical form
+ * means the same to every server.  Only canonical URLs are opened, compared
+ * and shown.
+ */
+#ifndef QC2_URL_H
+#define QC2_URL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "err.h"
+
+/**
+ * qc2_url_top() - check the URL of a top image as a user gives it
+ * @url: may end in "#format=raw"
+ * @canonical: the URL without that suffix; the caller frees it
+ * @raw: whether it had the suffix
+ *
+ * Return: 0 or a negative errno with @err filled.  The text never repeats a
+ * password.
+ */
+int qc2_url_top(const char *url, char **canonical, bool *raw,
+		struct qc2_err *err);
+
+/**
+ * qc2_url_prefix() - check the URL of a folder, for the "allow" list
+ * @url: with or without a slash at the end
+ * @canonical: canonical, with a slash at the end; the caller frees it
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int qc2_url_prefix(const char *url, char **canonical, struct qc2_err *err);
+
+/**
+ * qc2_url_resolve() - find out what a backing file name means
+ * @base: canonical URL of the image that holds the name
+ * @name: the backing file name: an absolute URL; or a name relative to the
+ *	folder of @base; or, in a file:// image only, an absolute path
+ * @canonical: the result; the caller frees it
+ *
+ * In a file:// image a name is a plain file name, as QEMU takes it: "%20" are
+ * three characters.  In others it is a piece of a URL.  "json:" and protocols
+ * other than file, http and https are refused.
+ *
+ * Return: 0 or a negative errno with @err filled (naming @base).
+ */
+int qc2_url_resolve(const char *base, const char *name, char **canonical,
+		    struct qc2_err *err);
+
+/**
+ * qc2_url_allowed() - whether a backing file may be read
+ * @url: canonical URL of the backing file
+ * @top: canonical URL of the top image, whose folder is always allowed
+ * @allow: canonical prefixes that are allowed too
+ * @nr_allow: their number
+ *
+ * Return: 0, or -EACCES with @err saying which prefix to add.
+ */
+int qc2_url_allowed(const char *url, const char *top, const char *const *allow,
+		    size_t nr_allow, struct qc2_err *err);
+
+/**
+ * qc2_url_from_path() - the canonical URL of an absolute path
+ *
+ * Return: 0 or a negative errno with @err filled; the caller frees @canonical.
+ */
+int qc2_url_from_path(const char *path, char **canonical, struct qc2_err *err);
+
+/**
+ * qc2_url_to_path() - the path of a canonical file:// URL
+ *
+ * Return: the path, which the caller frees; NULL if the URL has another scheme
+ * or for lack of memory.
+ */
+char *qc2_url_to_path(const char *url);
+
+#endif
