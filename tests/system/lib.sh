@@ -66,6 +66,18 @@ must_fail()
 		fail "error of '$*' does not match '$pattern': $output"
 }
 
+# A daemon that ended by itself explains many another failure.
+chaind_fate()
+{
+	local status=0
+
+	[ -n "$CHAIND_PID" ] || return 0
+	! kill -0 "$CHAIND_PID" 2>/dev/null || return 0
+	wait "$CHAIND_PID" || status=$?
+	echo "chaind ended by itself with status $status" >&2
+}
+trap chaind_fate EXIT
+
 chainctl() { command chainctl --config "$CONF" "$@"; }
 
 # status works without chaind as well, and says so.

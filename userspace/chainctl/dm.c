@@ -26,7 +26,9 @@
 #include "dm.h"
 
 /* udev reads the first sectors of a new disk, which may be far away. */
-#define UDEV_WAIT_MS	60000
+#define UDEV_FIRST_MS	60000
+/* Else it has nothing to wait for. */
+#define UDEV_QUICK_MS	10000
 #define UDEV_POLL_MS	20
 
 /* First error that libdevmapper reported in the operation under way */
@@ -146,29 +148,33 @@ static void udev_abandon(uint32_t cookie)
 
 /*
  * Waits until udev has handled the event with this cookie.  Unlike
- * dm_udev_wait() the wait has an end and can be interrupted.
+ * dm_udev_wait() the wait has an end, after which libdevmapper sees to the
+ * node itself, and can be interrupted.
+ *
+ * Return: 0, -ETIME if udev is not ready, -EINTR.
  */
-static int udev_settle(uint32_t cookie, int cancel_fd, const char *name, struct qc2_err *err)
+static int udev_settle(uint32_t cookie, int limit_ms, int cancel_fd)
 {
 	struct pollfd cancel = { .fd = cancel_fd, .events = POLLIN };
 	int waited = 0;
 	/* Without udev there is no cookie, and nothing that would get ready. */
 	int ready = !cookie || !dm_udev_get_sync_support();
 
+	int ret = 0;
+
 	while (!ready && dm_udev_wait_immediate(cookie, &ready) && !ready) {
-		if (waited >= UDEV_WAIT_MS) {
+		if (poll(&cancel, 1, UDEV_POLL_MS) > 0)
+			ret = -EINTR;
+		else if (waited >= limit_ms)
+			ret = -ETIME;
+		if (ret) {
 			udev_abandon(cookie);
 			break;
-		}
-		if (poll(&cancel, 1, UDEV_POLL_MS) > 0) {
-			udev_abandon(cookie);
-			dm_task_update_nodes();
-			return qc2_fail(err, EINTR, "interrupted while udev set %s up", name);
 		}
 		waited += UDEV_POLL_MS;
 	}
 	dm_task_update_nodes();
-	return 0;
+	return ret;
 }
 
 int dm_info(const char *name, struct dm_dev *dev, struct qc2_err *err)
@@ -270,12 +276,13 @@ int dm_load(const char *name, uint64_t nr_sectors, const char *params, struct qc
 	return load(name, nr_sectors, DM_TARGET, params, err);
 }
 
-int dm_resume(const char *name, int cancel_fd, struct qc2_err *err)
+static int resume(const char *name, int limit_ms, int cancel_fd, bool *settled,
+		  struct qc2_err *err)
 {
 	struct dm_task *task = task_new(DM_DEVICE_RESUME, name);
 	char reason[256];
 	uint32_t cookie = 0;
-	int ret, wait_ret;
+	int ret, udev;
 
 	if (!task)
 		return no_task(err);
@@ -292,8 +299,16 @@ int dm_resume(const char *name, int cancel_fd, struct qc2_err *err)
 	dm_task_destroy(task);
 	if (ret && *reason)
 		ret = qc2_fail(err, -ret, "the kernel could not activate %s: %s", name, reason);
-	wait_ret = udev_settle(cookie, cancel_fd, name, ret ? NULL : err);
-	return ret ? ret : wait_ret;
+	udev = udev_settle(cookie, limit_ms, cancel_fd);
+	*settled = udev != -ETIME;
+	if (!ret && udev == -EINTR)
+		ret = qc2_fail(err, EINTR, "interrupted while udev set %s up", name);
+	return ret;
+}
+
+int dm_resume(const char *name, int cancel_fd, bool *settled, struct qc2_err *err)
+{
+	return resume(name, UDEV_FIRST_MS, cancel_fd, settled, err);
 }
 
 static int suspend_noflush(const char *name, struct qc2_err *err)
@@ -313,13 +328,14 @@ static int suspend_noflush(const char *name, struct qc2_err *err)
 
 int dm_fail_io(const char *name, uint64_t nr_sectors, struct qc2_err *err)
 {
+	bool settled;
 	int ret;
 
 	ret = load(name, nr_sectors, "error", "", err);
 	if (!ret)
 		ret = suspend_noflush(name, err);
 	if (!ret)
-		ret = dm_resume(name, -1, err);
+		ret = resume(name, UDEV_QUICK_MS, -1, &settled, err);
 	return ret;
 }
 
@@ -339,7 +355,7 @@ int dm_remove(const char *name, struct qc2_err *err)
 	ret = task_run(task, name, "remove", err);
 	dm_task_destroy(task);
 	/* libdevmapper completes the cookie itself if the ioctl failed. */
-	udev_settle(cookie, -1, name, NULL);
+	udev_settle(cookie, UDEV_QUICK_MS, -1);
 	return ret;
 }
 

@@ -54,8 +54,10 @@ int dm_load(const char *name, uint64_t nr_sectors, const char *params, struct qc
 /**
  * dm_resume() - make the loaded table live and wait for the device node
  * @cancel_fd: the wait ends with -EINTR when this becomes readable; -1: none
+ * @settled: false if udev was not ready after a minute; the node is there then
+ *	all the same
  */
-int dm_resume(const char *name, int cancel_fd, struct qc2_err *err);
+int dm_resume(const char *name, int cancel_fd, bool *settled, struct qc2_err *err);
 
 /* Makes all I/O to a device fail, also what waits in it now. */
 int dm_fail_io(const char *name, uint64_t nr_sectors, struct qc2_err *err);

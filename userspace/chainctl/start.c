@@ -294,6 +294,7 @@ static int start_device(struct start *s, const char *uuid, struct qc2_err *err)
 {
 	const struct ctl *ctl = s->ctl;
 	char params[256], dev[32];
+	bool settled;
 	int len, ret;
 
 	len = snprintf(params, sizeof(params), "%s %u:%u 1 %u:%u", s->chain_id,
@@ -326,7 +327,11 @@ static int start_device(struct start *s, const char *uuid, struct qc2_err *err)
 	if (ret)
 		return qc2_fail_prefix(err, ret, "chaind cannot serve %s: ", s->name);
 	s->resumed = true;	/* even a failed resume may have let I/O in */
-	return dm_resume(s->name, s->signal_fd, err);
+	ret = dm_resume(s->name, s->signal_fd, &settled, err);
+	if (!ret && !settled)
+		out_warn(ctl, "udev is not ready with %s yet; is its first read waiting for the chain? chainctl status %s",
+			 s->name, s->name);
+	return ret;
 }
 
 static int check_node(const struct start *s, const char *node, struct qc2_err *err)
