@@ -16,9 +16,6 @@
 
 #define QCOW2_MAGIC		0x514649fb	/* "QFI\xfb" */
 
-/* Bytes that the first read asks for. */
-#define HEAD_SIZE		(512 << 10)
-
 /* One read of several L2 tables. */
 #define MAX_READ		(2 << 20)
 #define MAX_GAP			(64 << 10)
@@ -381,7 +378,7 @@ int qc2_qcow2_open(struct qc2_source *src, struct qc2_qcow2 **imgp,
 	if (!img)
 		return qc2_fail(err, ENOMEM, "out of memory");
 	img->src = src;
-	img->head_len = src->size < HEAD_SIZE ? src->size : HEAD_SIZE;
+	img->head_len = src->size < QC2_HEAD_BYTES ? src->size : QC2_HEAD_BYTES;
 	img->head = malloc(img->head_len ? img->head_len : 1);
 	if (!img->head)
 		ret = qc2_fail(err, ENOMEM, "out of memory");

@@ -36,7 +36,7 @@ struct qc2_qcow2 {
  * qc2_qcow2_open() - read and check the header
  * @src: stays the caller's, and open until qc2_qcow2_close()
  *
- * Makes one read, of 512 KiB or the whole object if that is less.
+ * Makes one read, of QC2_HEAD_BYTES or the whole object if that is less.
  *
  * Return: 0 or a negative errno with @err filled (naming the object).
  */

@@ -12,6 +12,13 @@
 
 #include "err.h"
 
+/*
+ * What opening a source reads of it at once, in bytes: with the layout and the
+ * clusters of 64 KiB that qemu-img makes, the header, the refcounts, the L1
+ * table and the first L2 table.
+ */
+#define QC2_HEAD_BYTES		(320 << 10)
+
 struct qc2_source;
 
 struct qc2_source_ops {

@@ -14,8 +14,6 @@
 
 #include "store.h"
 
-#define HEAD_BYTES		(512 * 1024)
-
 /* Bounds on retrying. */
 #define MAX_TRIES		5
 #define MAX_RETRY_MS		30000
@@ -187,8 +185,8 @@ static int store_open(struct qc2_opener *opener, const char *url,
 	s->src.ops = &store_ops;
 	s->src.url = strdup(url);
 	s->store = store;
-	s->head_len = HEAD_BYTES;
-	s->head = malloc(HEAD_BYTES);
+	s->head_len = QC2_HEAD_BYTES;
+	s->head = malloc(QC2_HEAD_BYTES);
 	if (!s->src.url || !s->head) {
 		ret = qc2_fail(err, ENOMEM, "%s: out of memory", url);
 		goto fail;
