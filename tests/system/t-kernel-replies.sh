@@ -7,12 +7,14 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/kernel.sh"
 
+parked() { [ "$(status_field 5)" != 0 ]; }
+
 make_disk
 create_disk
 
 dd if=/dev/mapper/disk of="$T/read" bs=64k count=1 skip=5 iflag=direct status=none &
 reader=$!
-wait_until 30 test "$(status_field 5)" != 0 || true
+wait_until 30 parked
 qc2nl hostile "$DEV"
 wait $reader
 cmp "$T/read" <(dd if="$T/content" bs=64k count=1 skip=5 status=none)

@@ -13,7 +13,8 @@ start_chaind
 chainctl start "$HTTP/link1.qcow2" vmdisk
 stop_nginx
 
-cmp "$T/expected" /dev/mapper/vmdisk &
+# Direct: a buffered read keeps others from seeking in the same device.
+dd if=/dev/mapper/vmdisk of="$T/read" bs=64k iflag=direct status=none &
 reader=$!
 stalled() { chainctl status vmdisk | grep -qi "stalled.*127.0.0.1:8080"; }
 wait_until 60 stalled
@@ -23,7 +24,8 @@ kill -0 $reader || fail "the reader did not wait"
 dd if="$T/expected" of=/dev/mapper/vmdisk bs=4k count=1 seek=100 skip=100 oflag=direct \
 	conv=notrunc status=none
 start_nginx "$T/store"
-wait $reader || fail "the reader got an error or wrong data"
+wait $reader || fail "the reader got an error"
+cmp "$T/expected" "$T/read"
 wait_until 60 eval "! chainctl status vmdisk | grep -qi stalled"
 chainctl stop vmdisk --discard
 

@@ -65,6 +65,7 @@ static void free_chain(struct disk *disk)
 	}
 	free(disk->objects);
 	disk->objects = NULL;
+	disk->live_sectors = 0;
 	qc2_chain_free(disk->chain);
 	disk->chain = NULL;
 }

@@ -107,15 +107,19 @@ void object_trouble(struct object *obj, const struct qc2_err *err)
 	if (!obj->trouble.msg[0])
 		obj->trouble_since_us = now_us();
 	obj->trouble = *err;
-	if (log_allowed(&obj->log_limit))
+	if (log_allowed(&obj->log_limit)) {
 		log_warn("%s", err->msg);
+		obj->trouble_logged = true;
+	}
 }
 
 void object_recovered(struct object *obj)
 {
 	if (!obj->trouble.msg[0])
 		return;
-	log_info("%s: answers again", obj->url);
+	if (obj->trouble_logged)
+		log_info("%s: answers again", obj->url);
+	obj->trouble_logged = false;
 	obj->trouble.msg[0] = '\0';
 }
 

@@ -13,6 +13,7 @@
 #ifndef CHAIND_OBJECT_H
 #define CHAIND_OBJECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -57,6 +58,7 @@ struct object {
 	 */
 	struct qc2_err trouble;
 	uint64_t trouble_since_us;
+	bool trouble_logged;
 	/* A final error is not tried again before this. */
 	uint64_t failed_until_us;
 	struct log_limit log_limit;
