@@ -210,10 +210,10 @@ static void test_large_raw(void **state)
 static void test_id(void **state)
 {
 	uint8_t first[QC2_CHAIN_ID_LEN];
-	/* sha256("http://host/images/top\0" "65536\0" "v1\0") */
+	/* sha256("http://host/images/top\0" "qcow2\0" "65536\0" "v1\0") */
 	static const uint8_t expected[] = {
-		0xcc, 0x80, 0x9b, 0x7b, 0xd3, 0x2c, 0x3b, 0x4e, 0x43,
-		0x0e, 0xd1, 0x17, 0xc7, 0x4a, 0xb6, 0xd6,
+		0x9d, 0x59, 0x86, 0x42, 0xae, 0x98, 0x10, 0x9b, 0x9e,
+		0x33, 0x49, 0xc4, 0xef, 0x74, 0x6c, 0xde,
 	};
 	struct qc2_chain *chain;
 
@@ -230,6 +230,17 @@ static void test_id(void **state)
 	qc2_chain_free(chain);
 	images[0].size -= 4096;
 	chain = opens(DIR "top");
+	assert_memory_not_equal(chain->id, first, sizeof(first));
+	qc2_chain_free(chain);
+
+	/* A change of any link is a change of the chain. */
+	add_qcow2(DIR "base", 40960, NULL, NULL);
+	add_qcow2(DIR "over", 40960, "base", "qcow2");
+	chain = opens(DIR "over");
+	memcpy(first, chain->id, sizeof(first));
+	qc2_chain_free(chain);
+	images[1].size -= 4096;
+	chain = opens(DIR "over");
 	assert_memory_not_equal(chain->id, first, sizeof(first));
 	qc2_chain_free(chain);
 }

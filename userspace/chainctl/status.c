@@ -268,7 +268,7 @@ static json_t *cache_part(const json_t *cache)
 
 	if (!json_is_object(cache))
 		return json_null();
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "path", client_str(cache, "path"),
 			 "device", client_str(cache, "device"),
 			 "slot_bytes", (json_int_t)slot,
@@ -276,8 +276,7 @@ static json_t *cache_part(const json_t *cache)
 			 "used_bytes", (json_int_t)(slot * client_u64(cache, "used")),
 			 "hits", (json_int_t)client_u64(cache, "hits"),
 			 "evictions", (json_int_t)client_u64(cache, "evictions"),
-			 "errors", (json_int_t)client_u64(cache, "errors"),
-			 "bypassed", (json_int_t)client_u64(cache, "bypassed"));
+			 "errors", (json_int_t)client_u64(cache, "errors"));
 }
 
 static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
@@ -436,10 +435,10 @@ int status_show(struct ctl *ctl, struct qc2_err *err)
 		printf("cache: ");
 		out_text(stdout, client_str(cache, "path"));
 		printf(", %s of %s used, %" PRIu64 " hits, %" PRIu64 " evictions, %" PRIu64
-		       " errors, %" PRIu64 " reads past it\n",
+		       " errors\n",
 		       human(a, cache, "used_bytes"), human(b, cache, "size_bytes"),
 		       client_u64(cache, "hits"), client_u64(cache, "evictions"),
-		       client_u64(cache, "errors"), client_u64(cache, "bypassed"));
+		       client_u64(cache, "errors"));
 	}
 	if (json_is_true(json_object_get(daemon, "running"))) {
 		printf("chaind: version %s, process %" PRIu64 "\n", client_str(daemon, "version"),

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
 
 #include "disk.h"
 #include "miss.h"
@@ -124,29 +123,26 @@ static void set_failed(struct disk *disk)
 	miss_retry(disk);
 }
 
-/* The objects of all links, and a digest over their versions. */
-static int make_objects(struct disk *disk, uint8_t *digest)
+/* The objects of all links. */
+static int make_objects(struct disk *disk)
 {
 	const struct qc2_chain *chain = disk->chain;
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	size_t i;
-	int ok;
 
 	disk->objects = calloc(chain->nr_links, sizeof(*disk->objects));
+	if (!disk->objects)
+		return -ENOMEM;
 	disk->live_sectors = 0;
-	ok = disk->objects && md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
-	for (i = 0; ok && i < chain->nr_links; i++) {
+	for (i = 0; i < chain->nr_links; i++) {
 		const struct qc2_link *link = &chain->links[i];
-		struct object *obj = object_get(link->url, link->size,
-						link->version);
 
-		disk->objects[i] = obj;
+		disk->objects[i] = object_get(link->url, link->size,
+					      link->version);
+		if (!disk->objects[i])
+			return -ENOMEM;
 		disk->live_sectors += link->live_sectors;
-		ok = obj && EVP_DigestUpdate(md, obj->key, sizeof(obj->key));
 	}
-	ok = ok && EVP_DigestFinal_ex(md, digest, NULL);
-	EVP_MD_CTX_free(md);
-	return ok ? 0 : -ENOMEM;
+	return 0;
 }
 
 /* Of a disk that is running the chain must be the one it was started with. */
@@ -154,23 +150,19 @@ static int take_chain(struct disk *disk, struct qc2_chain *chain,
 		      struct qc2_err *err)
 {
 	struct disk_info *info = &disk->info;
-	uint8_t digest[LINKS_DIGEST_LEN];
 
 	disk->chain = chain;
-	if (make_objects(disk, digest)) {
+	if (make_objects(disk)) {
 		free_chain(disk);
 		return qc2_fail(err, ENOMEM, "%s: out of memory", info->url);
 	}
-	if (info->dev &&
-	    (memcmp(chain->id, info->chain_id, QC2_CHAIN_ID_LEN) ||
-	     memcmp(digest, info->links_digest, LINKS_DIGEST_LEN))) {
+	if (info->dev && memcmp(chain->id, info->chain_id, QC2_CHAIN_ID_LEN)) {
 		free_chain(disk);
 		return qc2_fail(err, ESTALE,
 				"%s: the image or one below it was changed since the disk was started",
 				info->url);
 	}
 	memcpy(info->chain_id, chain->id, QC2_CHAIN_ID_LEN);
-	memcpy(info->links_digest, digest, LINKS_DIGEST_LEN);
 	return 0;
 }
 

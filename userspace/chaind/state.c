@@ -121,20 +121,18 @@ int state_save(const char *run_dir, const struct disk_info *info,
 {
 	char *path = state_path(run_dir, info->name, ".json");
 	char *tmp = state_path(run_dir, info->name, ".tmp");
-	char id[2 * QC2_CHAIN_ID_LEN + 1], links[2 * LINKS_DIGEST_LEN + 1];
+	char id[2 * QC2_CHAIN_ID_LEN + 1];
 	char dev[32];
 	json_t *root;
 	char *text;
 	int ret;
 
 	format_hex(info->chain_id, QC2_CHAIN_ID_LEN, id);
-	format_hex(info->links_digest, LINKS_DIGEST_LEN, links);
 	snprintf(dev, sizeof(dev), "%u:%u", info->dev >> 20,
 		 info->dev & 0xfffff);
-	root = json_pack("{ss ss ss ss ss ss ss}", "name", info->name, "url",
-			 info->url, "chain_id", id, "links_digest", links,
-			 "dev", dev, "dm_name", info->dm_name, "tip",
-			 info->tip);
+	root = json_pack("{ss ss ss ss ss ss}", "name", info->name, "url",
+			 info->url, "chain_id", id, "dev", dev, "dm_name",
+			 info->dm_name, "tip", info->tip);
 	text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 	json_decref(root);
 	errno = 0;
@@ -163,17 +161,16 @@ void state_remove(const char *run_dir, const char *name)
 
 static bool parse_state(json_t *root, struct disk_info *info)
 {
-	const char *name, *url, *id, *links, *dev, *dm_name, *tip;
+	const char *name, *url, *id, *dev, *dm_name, *tip;
 
-	if (json_unpack(root, "{ss ss ss ss ss ss ss}", "name", &name, "url",
-			&url, "chain_id", &id, "links_digest", &links, "dev",
-			&dev, "dm_name", &dm_name, "tip", &tip))
+	if (json_unpack(root, "{ss ss ss ss ss ss}", "name", &name, "url",
+			&url, "chain_id", &id, "dev", &dev, "dm_name", &dm_name,
+			"tip", &tip))
 		return false;
 	memset(info, 0, sizeof(*info));
 	info->dev = parse_dev(dev);
 	if (!disk_name_ok(name) || !info->dev ||
-	    !parse_hex(id, info->chain_id, QC2_CHAIN_ID_LEN) ||
-	    !parse_hex(links, info->links_digest, LINKS_DIGEST_LEN))
+	    !parse_hex(id, info->chain_id, QC2_CHAIN_ID_LEN))
 		return false;
 	info->name = strdup(name);
 	info->url = strdup(url);

@@ -15,7 +15,6 @@
 #include "err.h"
 
 #define DISK_NAME_MAX	100
-#define LINKS_DIGEST_LEN	32
 
 struct disk_info {
 	char *name;
@@ -24,11 +23,6 @@ struct disk_info {
 	char *dm_name;		/* name of the mapped device */
 	uint32_t dev;		/* (major << 20 | minor), 0: not attached */
 	uint8_t chain_id[QC2_CHAIN_ID_LEN];
-	/*
-	 * Of the versions of all links.  The chain id covers the top only, but
-	 * a link below must not change under a running disk either.
-	 */
-	uint8_t links_digest[LINKS_DIGEST_LEN];
 };
 
 void disk_info_free(struct disk_info *info);

@@ -175,19 +175,26 @@ static int check_next(struct walk *w)
 
 static int make_id(struct qc2_chain *chain, struct qc2_err *err)
 {
-	const struct qc2_link *top = &chain->links[0];
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	unsigned char digest[EVP_MAX_MD_SIZE];
-	char *text;
-	int len, ok;
+	char size[32];
+	size_t i;
+	int ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
 
-	/* %c puts the NULs between the parts. */
-	len = asprintf(&text, "%s%s%c%" PRIu64 "%c%s%c", top->url,
-		       top->cluster_size ? "" : "#format=raw", 0, top->size, 0,
-		       top->version, 0);
-	if (len < 0)
-		return qc2_fail(err, ENOMEM, "out of memory");
-	ok = EVP_Digest(text, len, digest, NULL, EVP_sha256(), NULL);
-	free(text);
+	/* Each part with its NUL, so that no two chains read the same. */
+	for (i = 0; ok && i < chain->nr_links; i++) {
+		const struct qc2_link *link = &chain->links[i];
+		const char *format = link->cluster_size ? "qcow2" : "raw";
+
+		snprintf(size, sizeof(size), "%" PRIu64, link->size);
+		ok = EVP_DigestUpdate(md, link->url, strlen(link->url) + 1) &&
+		     EVP_DigestUpdate(md, format, strlen(format) + 1) &&
+		     EVP_DigestUpdate(md, size, strlen(size) + 1) &&
+		     EVP_DigestUpdate(md, link->version,
+				      strlen(link->version) + 1);
+	}
+	ok = ok && EVP_DigestFinal_ex(md, digest, NULL);
+	EVP_MD_CTX_free(md);
 	if (!ok)
 		return qc2_fail(err, EIO, "SHA-256 failed in libcrypto");
 	memcpy(chain->id, digest, sizeof(chain->id));

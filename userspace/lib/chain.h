@@ -30,9 +30,9 @@ struct qc2_chain {
 	struct qc2_index *index;
 	/*
 	 * Identity of the content: the first bytes of the SHA-256 of
-	 * "URL\0SIZE\0VERSION\0" of the top link: its canonical URL (with
-	 * "#format=raw" behind it, if it is read as raw), its size in decimal
-	 * digits, its version.  A tip is bound to it.
+	 * "URL\0FORMAT\0SIZE\0VERSION\0" of every link from the top: its
+	 * canonical URL, "qcow2" or "raw", its size in decimal digits, its
+	 * version.  A tip is bound to it.
 	 */
 	uint8_t id[QC2_CHAIN_ID_LEN];
 };

@@ -270,7 +270,7 @@ int main(int argc, char **argv)
 		expect("unregistering another", call(calls, message(QC2_CMD_UNREGISTER, NLM_F_ACK)),
 		       -EPERM);
 		msg = message(QC2_CMD_REPLY, NLM_F_ACK);
-		nla_put_u64(msg, QC2_ATTR_GENERATION, 1);
+		nla_put_u64(msg, QC2_ATTR_GENERATION, 0);
 		expect("reply for a table that is gone", call(calls, msg), -ENODEV);
 		return 0;
 	}
