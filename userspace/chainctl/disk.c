@@ -149,7 +149,7 @@ int disk_tip(const char *table, dev_t *dev, char *path, size_t size)
 	if (sscanf(table, "%*s %u:%u", &maj, &min) != 2)
 		return -EINVAL;
 	*dev = makedev(maj, min);
-	if (!loop_backing_file(*dev, true, path, size))
+	if (!qc2_loop_backing_file(*dev, true, path, size))
 		return 0;
 	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", maj, min);
 	len = readlink(link, target, sizeof(target) - 1);

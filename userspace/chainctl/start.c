@@ -71,7 +71,7 @@ struct start {
 	bool tip_made;
 	int tip_fd;
 	bool tip_is_device;
-	struct loop_dev loop;
+	struct qc2_loop loop;
 	dev_t tip_dev;
 	struct dm_dev dev;	/* exists: made by us */
 	bool resumed;
@@ -279,7 +279,7 @@ static int start_tip_device(struct start *s, struct qc2_err *err)
 		s->tip_dev = st.st_rdev;
 		return 0;
 	}
-	ret = loop_attach(s->tip_fd, s->tip_path, &s->loop, err);
+	ret = qc2_loop_attach(s->tip_fd, s->tip_path, &s->loop, err);
 	if (ret)
 		return ret;
 	s->tip_dev = s->loop.dev;
@@ -401,7 +401,7 @@ static void start_undo(struct start *s)
 			out_warn(s->ctl, "%s; remove it with: dmsetup remove %s", err.msg,
 				 s->name);
 	}
-	loop_release(&s->loop);
+	qc2_loop_release(&s->loop);
 	if (s->tip_made && unlink(s->tip_path))
 		out_warn(s->ctl, "%s: cannot delete: %s", s->tip_path, strerror(errno));
 	if (s->opened && client_call(s->ctl->cfg.socket, disk_request("close", s->name),
@@ -458,7 +458,7 @@ static int start_locked(struct start *s, struct qc2_err *err)
 		ret = start_report(s, node, err);
 	if (ret)
 		start_undo(s);
-	loop_release(&s->loop);
+	qc2_loop_release(&s->loop);
 	if (s->tip_fd >= 0)
 		close(s->tip_fd);
 	free(s->tip_path);

@@ -59,7 +59,7 @@ static void await_loop(const struct ctl *ctl, dev_t dev, const char *file)
 	char now[PATH_MAX];
 	int waited = 0;
 
-	while (!loop_backing_file(dev, false, now, sizeof(now)) && !strcmp(now, file)) {
+	while (!qc2_loop_backing_file(dev, false, now, sizeof(now)) && !strcmp(now, file)) {
 		if (waited >= DISK_BUSY_WAIT_MS) {
 			out_warn(ctl, "/dev/loop%u still holds %s: another program has the loop device open",
 				 minor(dev), file);
@@ -87,7 +87,7 @@ static int remove_running(struct ctl *ctl, const char *name, const struct dm_dev
 	if (dev->live_table && strcmp(target.type, DM_TARGET) == 0)
 		disk_tip(target.params, &tip_dev, tip, size);
 	dm_target_free(&target);
-	looped = !loop_backing_file(tip_dev, true, file, sizeof(file));
+	looped = !qc2_loop_backing_file(tip_dev, true, file, sizeof(file));
 	/* A loop device may be the user's own; the daemon knows what was asked for. */
 	if (ctl->discard && !disk_ask_daemon(ctl, name, &disk, NULL)) {
 		if (*client_str(disk, "tip"))

@@ -59,7 +59,7 @@ static int claim_device(const char *path, struct qc2_err *err)
 
 int tip_claim(const char *path, int *fd, bool *block_device, struct qc2_err *err)
 {
-	char loop[LOOP_PATH_LEN];
+	struct qc2_loop loop;
 	struct stat st;
 	int ret;
 
@@ -76,8 +76,9 @@ int tip_claim(const char *path, int *fd, bool *block_device, struct qc2_err *err
 		ret = claim_device(path, err);
 	} else if (!S_ISREG(st.st_mode)) {
 		ret = qc2_fail(err, EMEDIUMTYPE, "%s: neither a file nor a block device", path);
-	} else if (loop_find_file(st.st_dev, st.st_ino, loop)) {
-		ret = qc2_fail(err, EBUSY, "%s: in use by the loop device %s", path, loop);
+	} else if (qc2_loop_find(st.st_dev, st.st_ino, &loop)) {
+		ret = qc2_fail(err, EBUSY, "%s: in use by the loop device %s", path, loop.path);
+		qc2_loop_release(&loop);
 	} else {
 		ret = 0;
 	}

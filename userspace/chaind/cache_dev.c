@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "cache_dev.h"
+#include "log.h"
 #include "loop.h"
 
 static bool has_holders(dev_t dev)
@@ -72,38 +73,70 @@ static void make_folder(const char *path)
 	free(copy);
 }
 
+/* The loop device over the cache file: the one that is there, or a new one. */
+static int get_loop(int file, const char *path, uint64_t size,
+		    struct qc2_loop *loop, struct qc2_err *err)
+{
+	struct stat st;
+	bool found;
+
+	if (fstat(file, &st))
+		return qc2_fail(err, errno, "cache %s: %s", path,
+				strerror(errno));
+	found = qc2_loop_find(st.st_dev, st.st_ino, loop);
+	if (found && !loop->whole) {
+		qc2_loop_release(loop);
+		return qc2_fail(err, EBUSY,
+				"cache %s: %s shows it read-only or in part; detach it: losetup -d %s",
+				path, loop->path, loop->path);
+	}
+	/* One that disks use must not shrink. */
+	if ((found ? st.st_size < (off_t)size : st.st_size != (off_t)size) &&
+	    ftruncate(file, size)) {
+		int ret = qc2_fail(err, errno,
+				   "cache %s: cannot make it %llu bytes long: %s",
+				   path, (unsigned long long)size,
+				   strerror(errno));
+
+		if (found)
+			qc2_loop_release(loop);
+		return ret;
+	}
+	if (!found)
+		return qc2_loop_attach(file, path, loop, err);
+	ioctl(loop->fd, LOOP_SET_CAPACITY, 0);	/* if it has grown */
+	return 0;
+}
+
 static int open_file(const char *path, uint64_t size, char **device,
 		     struct qc2_err *err)
 {
-	struct stat st;
-	int file, fd;
+	struct qc2_loop loop;
+	int file, fd, ret;
 
 	make_folder(path);
 	file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (file < 0)
 		return qc2_fail(err, errno, "cache %s: %s", path,
 				strerror(errno));
-	fd = loop_find(path, device, err);
-	if (fstat(file, &st) ||
-	    ((fd < 0 ? st.st_size != (off_t)size : st.st_size < (off_t)size) &&
-	     ftruncate(file, size))) {
-		int ret = qc2_fail(err, errno,
-				   "cache %s: cannot make it %llu bytes long: %s",
-				   path, (unsigned long long)size,
-				   strerror(errno));
-
-		if (fd >= 0) {
-			close(fd);
-			free(*device);
-		}
-		close(file);
-		return ret;
-	}
+	ret = get_loop(file, path, size, &loop, err);
 	close(file);
-	if (fd >= 0)
-		ioctl(fd, LOOP_SET_CAPACITY, 0);	/* if it has grown */
-	else if (fd == -ENOENT)
-		fd = loop_attach(path, device, err);
+	if (ret)
+		return ret;
+	if (!loop.direct)
+		log_warn("%s: the file system of %s does not allow direct I/O; the cache is held in memory twice",
+			 loop.path, path);
+
+	*device = strdup(loop.path);
+	fd = *device ? open(loop.path, O_RDWR | O_DIRECT | O_CLOEXEC) : -1;
+	if (fd < 0) {
+		fd = qc2_fail(err, *device ? errno : ENOMEM, "%s: %s",
+			      loop.path,
+			      strerror(*device ? errno : ENOMEM));
+		free(*device);
+		*device = NULL;
+	}
+	qc2_loop_release(&loop);
 	return fd;
 }
 

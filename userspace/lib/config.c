@@ -208,7 +208,7 @@ static int handle_key(void *arg, const char *section, const char *name,
 		      const char *value)
 {
 	struct reader *rd = arg;
-	const struct key *key;
+	const struct key *key = NULL;
 	int ret;
 
 	if (rd->ret)

@@ -2,7 +2,7 @@
 /*
  * The configuration of daemon and control tool: an INI file with the sections
  * [daemon], [cache], [tip], [chain] and [store].  Read once at start, constant
- * afterwards.  What a key means is in the man page chaind.conf.
+ * afterwards.  What a key means is in chaind(8).
  */
 #ifndef QC2_CONFIG_H
 #define QC2_CONFIG_H

@@ -21,17 +21,30 @@
 /* Others may take the device that GET_FREE named; so many times in a row. */
 #define ATTACH_TRIES	64
 
-static int attach_once(int control, int file_fd, const char *path, struct loop_dev *loop,
+/* Fills the rest of @loop, whose path and descriptor are set. */
+static int read_state(struct qc2_loop *loop, struct loop_info64 *info)
+{
+	struct stat st;
+
+	if (fstat(loop->fd, &st) || ioctl(loop->fd, LOOP_GET_STATUS64, info))
+		return -errno;
+	loop->dev = st.st_rdev;
+	loop->direct = info->lo_flags & LO_FLAGS_DIRECT_IO;
+	loop->whole = !info->lo_offset && !info->lo_sizelimit &&
+		      !(info->lo_flags & LO_FLAGS_READ_ONLY);
+	return 0;
+}
+
+static int attach_once(int control, int file_fd, const char *path, struct qc2_loop *loop,
 		       struct qc2_err *err)
 {
 	struct loop_config config = {
 		.fd = file_fd,
-		/* Guests see 512-byte sectors, so the tip must have them. */
+		/* Guests see 512-byte sectors, so tip and cache must have them. */
 		.block_size = 512,
 		.info.lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
 	};
 	struct loop_info64 info;
-	struct stat st;
 	int nr, ret;
 
 	nr = ioctl(control, LOOP_CTL_GET_FREE);
@@ -47,20 +60,18 @@ static int attach_once(int control, int file_fd, const char *path, struct loop_d
 			       strerror(errno));
 		goto fail;
 	}
-	if (fstat(loop->fd, &st) || ioctl(loop->fd, LOOP_GET_STATUS64, &info)) {
-		ret = qc2_fail(err, errno, "%s: cannot read its state: %s", loop->path,
-			       strerror(errno));
+	ret = read_state(loop, &info);
+	if (ret) {
+		qc2_fail(err, -ret, "%s: cannot read its state: %s", loop->path, strerror(-ret));
 		goto fail;
 	}
-	loop->dev = st.st_rdev;
-	loop->direct = info.lo_flags & LO_FLAGS_DIRECT_IO;
 	return 0;
 fail:
-	loop_release(loop);
+	qc2_loop_release(loop);
 	return ret;
 }
 
-int loop_attach(int file_fd, const char *path, struct loop_dev *loop, struct qc2_err *err)
+int qc2_loop_attach(int file_fd, const char *path, struct qc2_loop *loop, struct qc2_err *err)
 {
 	int control, ret, tries = 0;
 
@@ -77,14 +88,14 @@ int loop_attach(int file_fd, const char *path, struct loop_dev *loop, struct qc2
 	return ret;
 }
 
-void loop_release(struct loop_dev *loop)
+void qc2_loop_release(struct qc2_loop *loop)
 {
 	if (loop->fd >= 0)
 		close(loop->fd);
 	loop->fd = -1;
 }
 
-bool loop_find_file(dev_t file_dev, ino_t file_ino, char loop_path[LOOP_PATH_LEN])
+bool qc2_loop_find(dev_t file_dev, ino_t file_ino, struct qc2_loop *loop)
 {
 	DIR *dir = opendir("/sys/block");
 	struct dirent *entry;
@@ -94,7 +105,6 @@ bool loop_find_file(dev_t file_dev, ino_t file_ino, char loop_path[LOOP_PATH_LEN
 		struct loop_info64 info;
 		char attr[64];
 		unsigned int nr;
-		int fd;
 
 		if (sscanf(entry->d_name, "loop%u", &nr) != 1)
 			continue;
@@ -102,13 +112,15 @@ bool loop_find_file(dev_t file_dev, ino_t file_ino, char loop_path[LOOP_PATH_LEN
 		snprintf(attr, sizeof(attr), "/sys/block/loop%u/loop", nr);
 		if (access(attr, F_OK))
 			continue;
-		snprintf(loop_path, LOOP_PATH_LEN, "/dev/loop%u", nr);
-		fd = open(loop_path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
+		snprintf(loop->path, sizeof(loop->path), "/dev/loop%u", nr);
+		/* With the device open it cannot detach itself. */
+		loop->fd = open(loop->path, O_RDONLY | O_CLOEXEC);
+		if (loop->fd < 0)
 			continue;
-		found = !ioctl(fd, LOOP_GET_STATUS64, &info) &&
+		found = !read_state(loop, &info) &&
 			info.lo_device == file_dev && info.lo_inode == file_ino;
-		close(fd);
+		if (!found)
+			qc2_loop_release(loop);
 	}
 	if (dir)
 		closedir(dir);
@@ -134,7 +146,7 @@ static int read_attr(dev_t dev, const char *attr, char *buf, size_t size)
 	return 0;
 }
 
-int loop_backing_file(dev_t dev, bool auto_only, char *path, size_t size)
+int qc2_loop_backing_file(dev_t dev, bool auto_only, char *path, size_t size)
 {
 	char autoclear[8];
 
