@@ -32,7 +32,7 @@ left=$(find "$T/root" -type f ! -name chaind.conf)
 [ -z "$left" ] || fail "make uninstall left $left"
 
 mkdir -p "$T/src/qcow2chain-$version" "$T/dkms"
-git ls-files -z | xargs -0 cp --parents -t "$T/src/qcow2chain-$version"
+cp -r Makefile Kbuild dkms.conf kernel include "$T/src/qcow2chain-$version"
 dkms=(dkms --sourcetree "$T/src" --dkmstree "$T/dkms" --installtree "$T/modules")
 "${dkms[@]}" add "qcow2chain/$version" > "$T/log" 2>&1 || fail "$(cat "$T/log")"
 "${dkms[@]}" build "qcow2chain/$version" -k "$kver" > "$T/log" 2>&1 ||
