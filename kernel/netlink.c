@@ -159,12 +159,14 @@ static int qc2_set_owner(u32 dev, u32 from, u32 to)
 	list_for_each_entry(qt, &qc2_targets, list) {
 		if (dev && qc2_dev_attr(qt->devt) != dev)
 			continue;
-		if (qt->owner != from) {
+		if (qt->owner != from && qt->owner != to) {
 			if (dev)
 				r = -EBUSY;
 			continue;
 		}
 		r = 0;
+		if (qt->owner == to)
+			continue;
 		WRITE_ONCE(qt->owner, to);
 		clear_bit(0, &qt->doorbell);
 		qc2_miss_resend(&qt->misses);
@@ -395,8 +397,9 @@ static int qc2_pending_dump(struct sk_buff *skb, struct netlink_callback *cb)
 static int qc2_check_runs(struct qc2_target *qt, const struct qc2_run *runs, unsigned int nr,
 			  struct netlink_ext_ack *extack)
 {
-	u32 mask = (bdev_logical_block_size(qt->tip_dev->bdev) >> SECTOR_SHIFT) - 1;
-	u64 end = 0;
+	u32 mask = (bdev_logical_block_size(dm_disk(dm_table_get_md(qt->ti->table))->part0) >>
+		    SECTOR_SHIFT) - 1;
+	u64 end = 0, size;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -420,9 +423,13 @@ static int qc2_check_runs(struct qc2_target *qt, const struct qc2_run *runs, uns
 			NL_SET_ERR_MSG(extack, "run of zeros with a place");
 			return -EINVAL;
 		}
-		if (run->store >= qt->nr_stores ||
-		    run->store_sector >= qt->stores[run->store].nr_sectors ||
-		    run->nr_sectors > qt->stores[run->store].nr_sectors - run->store_sector) {
+		if (run->store >= qt->nr_stores) {
+			NL_SET_ERR_MSG(extack, "unknown store device");
+			return -EINVAL;
+		}
+		/* A store may grow while the table is in use. */
+		size = bdev_nr_sectors(qt->stores[run->store]->bdev);
+		if (run->store_sector >= size || run->nr_sectors > size - run->store_sector) {
 			NL_SET_ERR_MSG(extack, "runs outside of the store devices");
 			return -EINVAL;
 		}

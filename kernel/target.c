@@ -66,7 +66,7 @@ static enum qc2_state qc2_lookup(struct qc2_target *qt, u64 sector, unsigned int
 static void qc2_remap_to_store(struct qc2_target *qt, struct bio *bio,
 			       const struct qc2_place *place)
 {
-	bio_set_dev(bio, qt->stores[place->store].dev->bdev);
+	bio_set_dev(bio, qt->stores[place->store]->bdev);
 	bio->bi_iter.bi_sector = place->store_sector;
 }
 
@@ -382,19 +382,17 @@ static int qc2_parse_stores(struct qc2_target *qt, struct dm_arg_set *as, char *
 	}
 
 	while (qt->nr_stores < nr) {
-		struct qc2_store *store = &qt->stores[qt->nr_stores];
 		const char *arg = dm_shift_arg(as);
 
 		if (!arg) {
 			*error = "Store device is missing";
 			return -EINVAL;
 		}
-		r = dm_get_device(qt->ti, arg, BLK_OPEN_READ, &store->dev);
+		r = dm_get_device(qt->ti, arg, BLK_OPEN_READ, &qt->stores[qt->nr_stores]);
 		if (r) {
 			*error = "Cannot open store device";
 			return r;
 		}
-		store->nr_sectors = bdev_nr_sectors(store->dev->bdev);
 		qt->nr_stores++;
 	}
 	return 0;
@@ -496,7 +494,7 @@ static void qc2_free(struct qc2_target *qt)
 	if (qt->map.scratch)
 		qc2_map_destroy(&qt->map);
 	for (i = 0; i < qt->nr_stores; i++)
-		dm_put_device(qt->ti, qt->stores[i].dev);
+		dm_put_device(qt->ti, qt->stores[i]);
 	if (qt->tip_dev)
 		dm_put_device(qt->ti, qt->tip_dev);
 	kfree(qt->stores);
@@ -586,7 +584,7 @@ static int qc2_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn 
 
 	r = fn(ti, qt->tip_dev, qc2_tip_data_start(qt->tip), ti->len, data);
 	for (i = 0; !r && i < qt->nr_stores; i++)
-		r = fn(ti, qt->stores[i].dev, 0, qt->stores[i].nr_sectors, data);
+		r = fn(ti, qt->stores[i], 0, bdev_nr_sectors(qt->stores[i]->bdev), data);
 	return r;
 }
 
@@ -703,7 +701,7 @@ static void qc2_status(struct dm_target *ti, status_type_t type, unsigned int st
 		DMEMIT("%*phN %s %u", QC2_CHAIN_ID_LEN, qt->chain_id, qt->tip_dev->name,
 		       qt->nr_stores);
 		for (i = 0; i < qt->nr_stores; i++)
-			DMEMIT(" %s", qt->stores[i].dev->name);
+			DMEMIT(" %s", qt->stores[i]->name);
 
 		nr_features = (map_limit != QC2_MAP_LIMIT_KB_DEFAULT * 1024UL ? 2 : 0) +
 			      (qt->misses.fail_after ? 2 : 0);

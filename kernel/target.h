@@ -29,11 +29,6 @@ struct qc2_stats {
 	u64 writes;
 };
 
-struct qc2_store {
-	struct dm_dev *dev;
-	sector_t nr_sectors;
-};
-
 /* Bits of qc2_target.events: uevents that event_work has to send. */
 enum qc2_event {
 	QC2_EVENT_DAEMON_LOST,
@@ -74,7 +69,7 @@ struct qc2_target {
 	struct qc2_tip *tip;
 	struct qc2_map map;
 	struct qc2_misses misses;
-	struct qc2_store *stores;
+	struct dm_dev **stores;
 	unsigned int nr_stores;
 
 	struct workqueue_struct *wq;

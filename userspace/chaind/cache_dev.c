@@ -21,44 +21,76 @@
 #include "cache_dev.h"
 #include "log.h"
 #include "loop.h"
+#include "table.h"
 
-static bool has_holders(dev_t dev)
+/* Whether what uses a device are disks of ours, and at least one. */
+static bool held_by_disks(dev_t dev)
 {
+	unsigned int maj, min;
 	char pattern[64];
+	bool ours = true;
 	glob_t found;
-	bool any;
+	size_t i;
 
-	snprintf(pattern, sizeof(pattern), "/sys/dev/block/%u:%u/holders/*",
+	snprintf(pattern, sizeof(pattern), "/sys/dev/block/%u:%u/holders/*/dev",
 		 major(dev), minor(dev));
-	any = !glob(pattern, 0, NULL, &found);
-	if (any)
-		globfree(&found);
-	return any;
+	if (glob(pattern, 0, NULL, &found))
+		return false;
+	for (i = 0; ours && i < found.gl_pathc; i++) {
+		FILE *file = fopen(found.gl_pathv[i], "re");
+
+		ours = file && fscanf(file, "%u:%u", &maj, &min) == 2 &&
+		       table_is_ours(maj, min);
+		if (file)
+			fclose(file);
+	}
+	globfree(&found);
+	return ours;
+}
+
+/*
+ * Two daemons must not write to one cache.  A lock by fcntl() goes with the
+ * process (one by flock() would stay with the loop device); closing any other
+ * descriptor of the file would drop it, so @fd stays open for good.
+ */
+static int lock_cache(int fd, const char *path, struct qc2_err *err)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (!fcntl(fd, F_SETLK, &lock))
+		return 0;
+	if (errno != EAGAIN && errno != EACCES)
+		return qc2_fail(err, errno, "cache %s: cannot lock: %s", path,
+				strerror(errno));
+	return qc2_fail(err, EBUSY,
+			"cache %s: in use by another chaind; give each its own [cache] path",
+			path);
 }
 
 static int open_device(const char *path, dev_t dev, char **device,
 		       struct qc2_err *err)
 {
-	int fd;
+	int fd, ret;
 
 	/*
-	 * A device that is mounted must not be overwritten.  One that has
-	 * holders is taken for a cache whose disks are running.
+	 * A device that is mounted, or part of another one, must not be
+	 * overwritten; a cache whose disks are running is in use by them.
 	 */
 	fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
 	if (fd >= 0)
 		close(fd);
-	else if (errno != EBUSY || !has_holders(dev))
+	else if (errno != EBUSY || !held_by_disks(dev))
 		return qc2_fail(err, errno, "cache %s: %s", path,
 				strerror(errno));
 	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	if (fd < 0)
 		return qc2_fail(err, errno, "cache %s: %s", path,
 				strerror(errno));
-	*device = strdup(path);
+	ret = lock_cache(fd, path, err);
+	*device = ret ? NULL : strdup(path);
 	if (!*device) {
 		close(fd);
-		return qc2_fail(err, ENOMEM, "cache: out of memory");
+		return ret ? ret : qc2_fail(err, ENOMEM, "cache: out of memory");
 	}
 	return fd;
 }
@@ -119,10 +151,13 @@ static int open_file(const char *path, uint64_t size, char **device,
 	if (file < 0)
 		return qc2_fail(err, errno, "cache %s: %s", path,
 				strerror(errno));
-	ret = get_loop(file, path, size, &loop, err);
-	close(file);
-	if (ret)
+	ret = lock_cache(file, path, err);
+	if (!ret)
+		ret = get_loop(file, path, size, &loop, err);
+	if (ret) {
+		close(file);
 		return ret;
+	}
 	if (!loop.direct)
 		log_warn("%s: the file system of %s does not allow direct I/O; the cache is held in memory twice",
 			 loop.path, path);

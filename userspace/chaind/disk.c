@@ -100,7 +100,7 @@ struct disk *disk_find_dev(struct chaind *chaind, uint32_t dev)
 	struct disk *disk;
 
 	TAILQ_FOREACH(disk, &chaind->disks, entry) {
-		if (disk->info.dev == dev)
+		if (disk->registered && disk->info.dev == dev)
 			return disk;
 	}
 	return NULL;
@@ -314,7 +314,7 @@ static int check_device(struct disk *disk, uint32_t dev,
 	uint64_t size = disk->chain->index->nr_sectors;
 	int ret;
 
-	ret = kernel_find(disk->chaind->kernel, dev, found, err);
+	ret = kernel_find(disk->chaind->kernel, dev, 0, found, err);
 	if (ret)
 		return ret;
 	if (memcmp(found->chain_id, disk->chain->id, QC2_CHAIN_ID_LEN))
@@ -350,6 +350,7 @@ int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
 {
 	struct disk_info *info = &disk->info;
 	struct kernel_device found;
+	struct disk *other;
 	int ret;
 
 	if (disk->state == DISK_ATTACHED && info->dev == dev)
@@ -362,6 +363,16 @@ int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
 	ret = check_device(disk, dev, &found, err);
 	if (ret)
 		return ret;
+	other = disk_find_dev(disk->chaind, dev);
+	if (other && !strcmp(other->info.dm_name, found.name))
+		return qc2_fail(err, EBUSY, "%s is attached to disk %s",
+				found.name, other->info.name);
+	if (other) {
+		struct qc2_err gone;
+
+		qc2_fail(&gone, ENODEV, "its number is %s's now", found.name);
+		disk_device_gone(other, &gone);
+	}
 	info->dev = dev;
 	info->tip = strdup(tip);
 	info->dm_name = strdup(found.name);
@@ -406,6 +417,33 @@ void disk_device_gone(struct disk *disk, const struct qc2_err *err)
 		disk_free(disk);
 }
 
+int disk_check_table(struct disk *disk, uint64_t generation)
+{
+	struct disk_info *info = &disk->info;
+	struct kernel_device found;
+	struct qc2_err err;
+	int ret;
+
+	ret = kernel_find(disk->chaind->kernel, info->dev, generation, &found,
+			  &err);
+	if (!ret && memcmp(found.chain_id, info->chain_id, QC2_CHAIN_ID_LEN))
+		ret = qc2_fail(&err, EINVAL,
+			       "its new table has another chain id");
+	if (!ret && disk->chain &&
+	    found.nr_sectors != disk->chain->index->nr_sectors)
+		ret = qc2_fail(&err, EINVAL, "its new table has another size");
+	if (!ret)
+		ret = table_check_store(info->dev,
+					cache_dev(disk->chaind->cache), &err);
+	if (ret == -EINVAL) {
+		log_err("disk %s: %s: not served any more, its reads wait",
+			info->name, err.msg);
+		kernel_unregister(disk->chaind->kernel, info->dev);
+		disk_device_gone(disk, &err);
+	}
+	return ret;
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Disks of an earlier daemon
@@ -424,7 +462,8 @@ static int reattach(struct disk *disk)
 	struct qc2_err err;
 	int ret;
 
-	ret = kernel_find(disk->chaind->kernel, info->dev, &found, &err);
+	ret = kernel_find(disk->chaind->kernel, info->dev, 0, &found,
+			  &err);
 	if (!ret && (strcmp(found.name, info->dm_name) ||
 		     memcmp(found.chain_id, info->chain_id, QC2_CHAIN_ID_LEN)))
 		ret = qc2_fail(&err, ENODEV,

@@ -70,6 +70,18 @@ int disk_open(struct chaind *chaind, const char *name, const char *url,
 /* Who asked for the opening is gone; so is the disk. */
 void disk_open_abandon(struct chaind *chaind, void *arg);
 
+/**
+ * disk_check_table() - a request came from a table that was not seen before
+ * @generation: of that table
+ *
+ * A table over another chain, size or cache must not be served; the device is
+ * given up then, and @disk may be freed.
+ *
+ * Return: 0; -EINVAL if it was given up; another negative errno if the table
+ * could not be looked at.
+ */
+int disk_check_table(struct disk *disk, uint64_t generation);
+
 /* Become the daemon of a mapped device; the state file is written. */
 int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
 		struct qc2_err *err);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/netlink.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/socket.h>
 
 #include <netlink/attr.h>
@@ -95,6 +96,11 @@ int genl_open(struct genl *genl, bool nonblock, struct qc2_err *err)
 	genl->family = genl_ctrl_resolve(genl->sk, QC2_GENL_NAME);
 	if (genl->family < 0) {
 		genl_close(genl);
+		/* libnl has one error for "not there" and "could not ask". */
+		if (!access("/sys/module/dm_qcow2chain", F_OK))
+			return qc2_fail(err, EIO,
+					"netlink: cannot look up the family "
+					QC2_GENL_NAME);
 		return qc2_fail(err, ENOENT,
 				"the kernel has no qcow2chain target; load the module: modprobe dm-qcow2chain");
 	}
@@ -114,6 +120,7 @@ int genl_open(struct genl *genl, bool nonblock, struct qc2_err *err)
 	nl_cb_set(cb, NL_CB_FINISH, NL_CB_CUSTOM, on_ack, genl);
 	nl_cb_err(cb, NL_CB_CUSTOM, on_error, genl);
 	nl_cb_put(cb);
+	genl->nonblock = nonblock;
 	if (nonblock)
 		nl_socket_set_nonblocking(genl->sk);
 	return 0;
@@ -148,7 +155,8 @@ static bool receive(struct genl *genl)
 		return true;
 	if (ret == -NLE_NOMEM) {		/* ENOBUFS */
 		genl->overrun = true;
-		return true;
+		/* A blocking socket might wait for what was lost. */
+		return genl->nonblock;
 	}
 	return ret == -NLE_INTR || ret == -NLE_DUMP_INTR;
 }

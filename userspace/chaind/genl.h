@@ -25,6 +25,7 @@ typedef void genl_handler(void *arg, struct nlattr **attrs);
 struct genl {
 	struct nl_sock *sk;
 	int family;
+	bool nonblock;
 	bool overrun;		/* messages were lost; cleared by the user */
 	genl_handler *doorbell;	/* set by the user */
 	void *doorbell_arg;

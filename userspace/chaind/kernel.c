@@ -166,7 +166,10 @@ static void pull(struct kernel *kernel, uint32_t dev)
 	kernel->pulled = NULL;
 	kernel->nr_pulled = 0;
 	for (i = 0; i < nr; i++) {
-		if (kernel->ops->request(kernel->arg, &pulled[i]))
+		if (!kernel->ops->request(kernel->arg, &pulled[i]))
+			continue;
+		kdev = find_kdev(kernel, dev);
+		if (kdev)
 			kdev->resend = true;
 	}
 	free(pulled);
@@ -276,6 +279,7 @@ void kernel_close(struct kernel *kernel)
 
 struct find {
 	uint32_t dev;
+	uint64_t generation;
 	struct kernel_device *found;
 	bool any;
 };
@@ -289,7 +293,9 @@ static void on_device(void *arg, struct nlattr **attrs)
 	    !attrs[QC2_ATTR_GENERATION] || !attrs[QC2_ATTR_CHAIN_ID] ||
 	    !attrs[QC2_ATTR_SECTORS] || !attrs[QC2_ATTR_OWNER] ||
 	    nla_len(attrs[QC2_ATTR_CHAIN_ID]) < QC2_CHAIN_ID_LEN ||
-	    nla_get_u32(attrs[QC2_ATTR_DEV]) != find->dev)
+	    nla_get_u32(attrs[QC2_ATTR_DEV]) != find->dev ||
+	    (find->generation &&
+	     nla_get_u64(attrs[QC2_ATTR_GENERATION]) != find->generation))
 		return;
 	find->any = true;
 	found->dev = find->dev;
@@ -302,10 +308,12 @@ static void on_device(void *arg, struct nlattr **attrs)
 	found->owner = nla_get_u32(attrs[QC2_ATTR_OWNER]);
 }
 
-int kernel_find(struct kernel *kernel, uint32_t dev,
+int kernel_find(struct kernel *kernel, uint32_t dev, uint64_t generation,
 		struct kernel_device *found, struct qc2_err *err)
 {
-	struct find find = { .dev = dev, .found = found };
+	struct find find = {
+		.dev = dev, .generation = generation, .found = found,
+	};
 	struct nl_msg *msg;
 	int ret;
 
@@ -349,8 +357,8 @@ int kernel_register(struct kernel *kernel, uint32_t dev, struct qc2_err *err)
 	ret = connect_module(kernel, err);
 	if (ret)
 		return ret;
-	if (find_kdev(kernel, dev))
-		return 0;
+	/* An old entry may be of a removed device that had the same number. */
+	forget_kdev(kernel, dev);
 	devs = reallocarray(kernel->devs, kernel->nr_devs + 1, sizeof(*devs));
 	if (!devs)
 		return qc2_fail(err, ENOMEM, "netlink: out of memory");

@@ -55,11 +55,12 @@ void kernel_close(struct kernel *kernel);
 
 /**
  * kernel_find() - look a mapped device up
+ * @generation: of the table that is meant; 0: the one loaded last
  *
  * Return: 0; -ENOENT if the module is not loaded; -ENODEV if it is no
  * qcow2chain device; or another negative errno.  @err is filled.
  */
-int kernel_find(struct kernel *kernel, uint32_t dev,
+int kernel_find(struct kernel *kernel, uint32_t dev, uint64_t generation,
 		struct kernel_device *found, struct qc2_err *err);
 
 /* Become the daemon of a device; its requests follow from the event loop. */

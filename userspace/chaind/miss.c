@@ -41,13 +41,14 @@ struct misses {
 	struct qc2_run runs[QC2_MAX_RUNS];
 };
 
+/* The kernel has one request for a block at a time. */
 static int cmp_request(const void *a, const void *b)
 {
 	const struct request *x = a, *y = b;
 
 	if (x->generation != y->generation)
 		return x->generation > y->generation ? 1 : -1;
-	return (x->id > y->id) - (x->id < y->id);
+	return (x->sector > y->sector) - (x->sector < y->sector);
 }
 
 static void make_ready(struct request *req)
@@ -327,8 +328,14 @@ static void drop_older(struct disk *disk, uint64_t generation)
 int miss_request(struct disk *disk, const struct kernel_request *kreq)
 {
 	struct request *req, **found;
+	int ret;
 
 	if (kreq->generation > disk->generation) {
+		ret = disk_check_table(disk, kreq->generation);
+		if (ret == -EINVAL)
+			return 0;	/* the disk is not ours any more */
+		if (ret)
+			return ret;
 		disk->generation = kreq->generation;
 		drop_older(disk, kreq->generation);
 	}
@@ -337,13 +344,23 @@ int miss_request(struct disk *disk, const struct kernel_request *kreq)
 		return -ENOMEM;
 	req->generation = kreq->generation;
 	req->id = kreq->id;
+	req->sector = kreq->sector;
 	found = tsearch(req, &disk->request_tree, cmp_request);
 	if (!found || *found != req) {
 		free(req);
-		return found ? 0 : -ENOMEM;
+		if (!found)
+			return -ENOMEM;
+		/* The kernel gave the old one up, and asks for the block anew. */
+		req = *found;
+		if (req->id < kreq->id) {
+			req->id = kreq->id;
+			req->since_us = now_us();
+			req->error = 0;
+			make_ready(req);
+		}
+		return 0;
 	}
 	req->disk = disk;
-	req->sector = kreq->sector;
 	req->nr_sectors = kreq->nr_sectors;
 	req->since_us = now_us();
 	LIST_INIT(&req->waits);

@@ -30,7 +30,7 @@ static void data_piece(struct resolve *res, struct piece *piece,
 {
 	const struct object *obj = res->objects[ext->link];
 	uint64_t ext_end = ext->sector + ext->nr_sectors;
-	uint64_t left, in_block, in_object;
+	uint64_t left, in_block;
 	uint32_t slot;
 
 	piece->link = ext->link;
@@ -41,11 +41,9 @@ static void data_piece(struct resolve *res, struct piece *piece,
 	}
 	left = (ext_end < res->end ? ext_end : res->end) - piece->sector;
 	in_block = (QC2_BLOCK_BYTES - piece->offset % QC2_BLOCK_BYTES) / 512;
-	in_object = (obj->size - piece->offset + 511) / 512;
+	/* A cached block is zeros past the end of its object. */
 	if (left > in_block)
 		left = in_block;
-	if (left > in_object)
-		left = in_object;
 	piece->nr_sectors = left;
 
 	slot = cache_lookup(res->cache, obj, piece->offset / QC2_BLOCK_BYTES);

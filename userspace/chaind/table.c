@@ -80,3 +80,19 @@ int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err)
 	dm_task_destroy(task);
 	return ret;
 }
+
+bool table_is_ours(unsigned int maj, unsigned int min)
+{
+	char *type = NULL, *params = NULL;
+	struct dm_task *task;
+	uint64_t start, len;
+	bool ours;
+
+	task = query_table(maj, min, false, NULL);
+	if (!task)
+		return false;
+	dm_get_next_target(task, NULL, &start, &len, &type, &params);
+	ours = type && !strcmp(type, "qcow2chain");
+	dm_task_destroy(task);
+	return ours;
+}

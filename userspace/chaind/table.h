@@ -3,6 +3,7 @@
 #ifndef CHAIND_TABLE_H
 #define CHAIND_TABLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,5 +20,8 @@
  * Return: 0 or a negative errno with @err filled.
  */
 int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err);
+
+/* Whether the live table of a mapped device is of the target qcow2chain. */
+bool table_is_ours(unsigned int maj, unsigned int min);
 
 #endif

@@ -40,7 +40,8 @@
  * @QC2_CMD_GET_DEVICES: dump.  One message for each live qcow2chain table:
  *	DEV, NAME, GENERATION, CHAIN_ID, SECTORS, OWNER (0: no daemon).
  * @QC2_CMD_REGISTER: do; DEV.  The sending socket becomes the daemon of that
- *	mapped device until it is closed.  -EBUSY while another one is.
+ *	mapped device until it is closed.  -EBUSY while another one is; doing
+ *	so twice is no error.
  * @QC2_CMD_UNREGISTER: do; DEV.  Gives the device up; its requests wait.
  * @QC2_CMD_GET_PENDING: dump; DEV, flag RESEND.  One message for each request
  *	that was not handed out yet: DEV, GENERATION, ID, SECTOR, SECTORS.
