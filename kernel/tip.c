@@ -409,6 +409,17 @@ bad:
 	return ERR_PTR(r);
 }
 
+static void qc2_regions_free(struct qc2_tip *tip)
+{
+	unsigned long number;
+	void *entry;
+
+	xa_for_each(&tip->regions, number, entry)
+		if (!xa_is_value(entry))
+			kmem_cache_free(qc2_region_cache, entry);
+	xa_destroy(&tip->regions);
+}
+
 /**
  * qc2_tip_close() - free a tip
  * @tip: no bio is in flight; what is not committed is lost
@@ -417,14 +428,9 @@ bad:
  */
 void qc2_tip_close(struct qc2_tip *tip)
 {
-	unsigned long number;
 	unsigned int i;
-	void *entry;
 
-	xa_for_each(&tip->regions, number, entry)
-		if (!xa_is_value(entry))
-			kmem_cache_free(qc2_region_cache, entry);
-	xa_destroy(&tip->regions);
+	qc2_regions_free(tip);
 	percpu_counter_destroy(&tip->dirty);
 	kvfree(tip->new_summaries);
 	kvfree(tip->used_blocks);
@@ -586,6 +592,11 @@ int qc2_tip_load(struct qc2_tip *tip)
 	if (!r)
 		tip->loaded = true;
 out:
+	if (r) {
+		/* The resume may be tried again. */
+		qc2_regions_free(tip);
+		percpu_counter_set(&tip->dirty, 0);
+	}
 	mutex_unlock(&tip->commit_lock);
 	return r;
 }

@@ -27,5 +27,15 @@ start_qc2nl
 qc2nl second "$DEV"
 wait $reader
 
+# The way out when no daemon will come: the reads fail, the device goes.
+stop_qc2nl
+dmsetup message disk 0 map_drop
+dd if=/dev/mapper/disk of=/dev/null bs=64k count=1 iflag=direct status=none 2> "$T/error" &
+reader=$!
+wait_until 30 parked
+dmsetup wipe_table --noflush --nolockfs --noudevsync disk
+! wait $reader || fail "a read succeeded without a daemon"
+grep -qi "input/output error" "$T/error" || fail "$(cat "$T/error")"
+
 remove_disk
 detach_disk
