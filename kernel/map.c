@@ -139,8 +139,10 @@ int qc2_map_init(struct qc2_map *map, size_t limit)
 		return -ENOMEM;
 
 	r = init_srcu_struct(&map->readers);
-	if (r)
+	if (r) {
 		kvfree(map->scratch);
+		map->scratch = NULL;
+	}
 	return r;
 }
 

@@ -170,7 +170,8 @@ enum qc2_park_result qc2_miss_park(struct qc2_misses *misses, struct bio *bio, u
 		parked->since = jiffies ? : 1;
 
 	spin_lock(&misses->lock);
-	if (misses->requeue) {
+	/* An interrupted suspend takes dm's flag back before ours. */
+	if (misses->requeue && dm_noflush_suspending(misses->qt->ti)) {
 		spin_unlock(&misses->lock);
 		return QC2_PARK_REQUEUE;
 	}

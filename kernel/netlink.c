@@ -364,7 +364,9 @@ static int qc2_pending_put(struct sk_buff *skb, struct netlink_callback *cb,
 	struct qc2_request req;
 	void *hdr;
 
-	while (qc2_miss_peek(&qt->misses, &req)) {
+	/* A dump may go on after its socket has given the device up. */
+	while (READ_ONCE(qt->owner) == NETLINK_CB(cb->skb).portid &&
+	       qc2_miss_peek(&qt->misses, &req)) {
 		hdr = genlmsg_put(skb, NETLINK_CB(cb->skb).portid, cb->nlh->nlmsg_seq,
 				  &qc2_family, NLM_F_MULTI, QC2_CMD_GET_PENDING);
 		if (!hdr)
@@ -491,10 +493,9 @@ static int qc2_cmd_reply(struct sk_buff *skb, struct genl_info *info)
 	} else if (attrs[QC2_ATTR_RUNS]) {
 		r = qc2_reply_runs(qt, info);
 	} else if (attrs[QC2_ATTR_ID] && attrs[QC2_ATTR_ERRNO]) {
-		int err = -(int)nla_get_u32(attrs[QC2_ATTR_ERRNO]);
-
+		/* Some errnos mean something to dm and the block layer. */
 		r = qc2_miss_fail(&qt->misses, nla_get_u64(attrs[QC2_ATTR_ID]),
-				  errno_to_blk_status(err));
+				  BLK_STS_IOERR);
 	} else {
 		NL_SET_ERR_MSG(info->extack, "neither runs nor an error");
 		r = -EINVAL;

@@ -21,6 +21,7 @@
 #include <linux/blkdev.h>
 #include <linux/kobject.h>
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat/compat.h"
@@ -79,6 +80,8 @@ static void qc2_end_bio(struct bio *bio, blk_status_t status)
 /* Parks a read of sectors that nothing is known of. */
 static void qc2_park(struct qc2_target *qt, struct bio *bio, u64 sector)
 {
+	/* Nobody polls for what is submitted from a worker. */
+	bio->bi_opf &= ~REQ_POLLED;
 	switch (qc2_miss_park(&qt->misses, bio, sector)) {
 	case QC2_PARKED_NEW:
 		qc2_netlink_doorbell(qt);
@@ -465,8 +468,10 @@ static void qc2_send_events(struct work_struct *work)
 	struct qc2_target *qt = container_of(work, struct qc2_target, event_work);
 	struct mapped_device *md = dm_table_get_md(qt->ti->table);
 	char *envp[] = { "DM_TARGET=qcow2chain", NULL, NULL };
-	unsigned int i;
+	unsigned int i, noio;
 
+	/* On the queue of the commits: no waiting for our own writes. */
+	noio = memalloc_noio_save();
 	for (i = 0; i < ARRAY_SIZE(actions); i++) {
 		if (!test_and_clear_bit(i, &qt->events))
 			continue;
@@ -474,6 +479,7 @@ static void qc2_send_events(struct work_struct *work)
 		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envp);
 		dm_table_event(qt->ti->table);
 	}
+	memalloc_noio_restore(noio);
 }
 
 void qc2_target_event(struct qc2_target *qt, enum qc2_event event)
@@ -632,11 +638,11 @@ static void qc2_postsuspend(struct dm_target *ti)
 	struct qc2_target *qt = ti->private;
 
 	/*
-	 * The next table may be another one over the same tip.  A failure has
-	 * been logged and made this one read-only.
+	 * The next table may be another one, which will not flush this tip:
+	 * also overwrites, which change no bit, must be durable.  A failure
+	 * has been logged and made this table read-only.
 	 */
-	if (!qc2_tip_is_committed(qt->tip))
-		qc2_tip_commit(qt->tip);
+	qc2_tip_commit(qt->tip);
 }
 
 static int qc2_preresume(struct dm_target *ti)

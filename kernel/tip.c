@@ -33,7 +33,8 @@
  *
  * DOC: Locking
  *
- * Lookups and writes take no lock.  Regions are freed after an RCU grace
+ * Lookups and overwrites take no lock; the end of a first write takes
+ * @changed_lock.  Regions are freed after an RCU grace
  * period; one that a write in flight refers to is not freed, by its count.
  * Commits are serialised by @commit_lock.  @waiting has a spinlock.
  */
@@ -100,6 +101,8 @@ struct qc2_tip_io {
  * @loaded: the state was read from the device
  * @read_only: a commit has failed
  * @regions: state of the sectors, see above
+ * @changed_lock: protects @changed and @committing, and keeps a write's bits
+ *	and its entry in @changed together
  * @changed: regions with bits that no commit has taken up yet
  * @committing: a commit has taken up regions and not ended
  * @dirty: number of sectors in the tip
@@ -128,8 +131,9 @@ struct qc2_tip {
 	bool read_only;
 
 	struct xarray regions;
+	spinlock_t changed_lock;	/* see above */
 	struct llist_head changed;
-	int committing;
+	bool committing;
 	struct percpu_counter dirty;
 	u64 nr_commits;
 
@@ -369,6 +373,7 @@ struct qc2_tip *qc2_tip_open(struct qc2_target *qt, char **error)
 	tip->qt = qt;
 	tip->bdev = qt->tip_dev->bdev;
 	xa_init(&tip->regions);
+	spin_lock_init(&tip->changed_lock);
 	init_llist_head(&tip->changed);
 	mutex_init(&tip->commit_lock);
 	spin_lock_init(&tip->waiting_lock);
@@ -756,22 +761,23 @@ static unsigned int qc2_region_set_bits(struct qc2_region *region, unsigned int 
 void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, bool ok)
 {
 	struct qc2_region *region = write->region;
+	unsigned long flags;
 	unsigned int added;
 
 	if (!region)
 		return;
 
 	if (ok) {
+		/*
+		 * Whoever sees the bits, and asks whether all is committed,
+		 * must find the region on the list.
+		 */
+		spin_lock_irqsave(&tip->changed_lock, flags);
 		added = qc2_region_set_bits(region, write->first, write->nr);
-		if (added) {
-			percpu_counter_add(&tip->dirty, added);
-			/*
-			 * The atomic operations on the bits order them before
-			 * this; pairs with qc2_tip_collect_changed().
-			 */
-			if (!test_and_set_bit(0, &region->changed))
-				llist_add(&region->node, &tip->changed);
-		}
+		if (added && !test_and_set_bit(0, &region->changed))
+			llist_add(&region->node, &tip->changed);
+		spin_unlock_irqrestore(&tip->changed_lock, flags);
+		percpu_counter_add(&tip->dirty, added);
 	}
 	write->region = NULL;
 	atomic_dec(&region->refs);
@@ -793,11 +799,13 @@ void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, bool ok
  */
 bool qc2_tip_is_committed(struct qc2_tip *tip)
 {
-	if (!llist_empty(&tip->changed))
-		return false;
-	/* Pairs with the full barrier of xchg() in llist_del_all(). */
-	smp_rmb();
-	return !READ_ONCE(tip->committing);
+	unsigned long flags;
+	bool committed;
+
+	spin_lock_irqsave(&tip->changed_lock, flags);
+	committed = llist_empty(&tip->changed) && !tip->committing;
+	spin_unlock_irqrestore(&tip->changed_lock, flags);
+	return committed;
 }
 
 /* Marks the bitmap blocks with bits that were set since the last commit. */
@@ -805,21 +813,18 @@ static bool qc2_tip_collect_changed(struct qc2_tip *tip)
 {
 	struct qc2_region *region, *next;
 	struct llist_node *list;
+	unsigned long flags;
 
-	/* Before the list becomes empty, see qc2_tip_is_committed(). */
-	WRITE_ONCE(tip->committing, 1);
+	spin_lock_irqsave(&tip->changed_lock, flags);
+	tip->committing = true;
 	list = llist_del_all(&tip->changed);
-	if (!list)
-		return false;
-
 	llist_for_each_entry_safe(region, next, list, node) {
 		__set_bit(region->number / QC2_REGIONS_PER_BLOCK, tip->dirty_blocks);
 		/* Before the bits are copied: a later one queues the region again. */
 		clear_bit(0, &region->changed);
 	}
-	/* The clearing above comes before the reading of the bits. */
-	smp_mb__after_atomic();
-	return true;
+	spin_unlock_irqrestore(&tip->changed_lock, flags);
+	return list;
 }
 
 static void qc2_tip_copy_block(struct qc2_tip *tip, u64 block, unsigned long *to)
@@ -860,8 +865,13 @@ static void qc2_tip_collapse(struct qc2_tip *tip, u64 block, const unsigned long
 		struct qc2_region *region = xa_load(&tip->regions, number);
 
 		if (!region || xa_is_value(region) || !bitmap_full(copy, QC2_REGION_SECTORS) ||
-		    test_bit(0, &region->changed) || atomic_cmpxchg(&region->refs, 1, 0) != 1)
+		    atomic_cmpxchg(&region->refs, 1, 0) != 1)
 			continue;
+		/* With no write left that could queue it, this is the last word. */
+		if (test_bit(0, &region->changed)) {
+			atomic_set(&region->refs, 1);
+			continue;
+		}
 		/* Replaces an entry, so it needs no memory and cannot fail. */
 		xa_store(&tip->regions, number, QC2_REGION_ALL, GFP_NOIO);
 		call_rcu(&region->rcu, qc2_region_free_rcu);
@@ -957,8 +967,9 @@ int qc2_tip_commit(struct qc2_tip *tip)
 
 	if (wrote)
 		WRITE_ONCE(tip->nr_commits, tip->nr_commits + 1);
-	/* Whoever sees this sees what was committed; qc2_tip_is_committed(). */
-	smp_store_release(&tip->committing, 0);
+	spin_lock_irq(&tip->changed_lock);
+	tip->committing = false;
+	spin_unlock_irq(&tip->changed_lock);
 	goto out;
 
 failed:
@@ -1007,8 +1018,9 @@ void qc2_tip_queue_commit(struct qc2_tip *tip, struct bio *bio)
 
 	spin_lock_irqsave(&tip->waiting_lock, flags);
 	bio_list_add(&tip->waiting, bio);
-	spin_unlock_irqrestore(&tip->waiting_lock, flags);
+	/* Below the lock: once the bio is completed the tip may go away. */
 	queue_work(tip->qt->wq, &tip->work);
+	spin_unlock_irqrestore(&tip->waiting_lock, flags);
 }
 
 /*
