@@ -132,14 +132,15 @@ struct qc2_run {
  * ---------------------------------------------------------------------------
  * Tip format, version 1 (docs/tip-format.md)
  *
- *	superblock 0 | superblock 1 | summary | bitmap | data
+ *	superblock 0 | superblock 1 | summary | journal | bitmap | data
  *
  * All offsets are in sectors from the start of the tip device and multiples
  * of QC2_TIP_BLOCK_SECTORS.  A bitmap holds one bit for each sector of the
  * virtual disk, 1 for "in the tip".  Bit n is bit (n % 8) of byte n / 8.
  * A summary holds one bit for each block of the bitmap; a bitmap block whose
- * bit is 0 is all zeros whatever the device holds there.  Sector s of the
- * virtual disk is sector data_start + s of the tip device.
+ * bit is 0 is all zeros whatever the device holds there.  The journal names
+ * ranges of sectors that are in the tip though the bitmap may not say so yet.
+ * Sector s of the virtual disk is sector data_start + s of the tip device.
  * ---------------------------------------------------------------------------
  */
 #define QC2_TIP_MAGIC		"QC2CHTIP"
@@ -161,6 +162,16 @@ struct qc2_run {
 /* Largest virtual disk: 64 TiB. */
 #define QC2_TIP_MAX_SECTORS	(1ULL << 37)
 
+/*
+ * The journal is written in two halves by turns.  Its length is a multiple of
+ * QC2_TIP_JOURNAL_ALIGN, and at most QC2_TIP_JOURNAL_MAX.
+ */
+#define QC2_TIP_JOURNAL_ALIGN	16
+#define QC2_TIP_JOURNAL_MAX	65536
+
+/* Bits of qc2_tip_super.incompat */
+#define QC2_TIP_INCOMPAT_JOURNAL	(1ULL << 0)
+
 /**
  * struct qc2_tip_super - superblock of a tip, one block long on disk
  * @magic: QC2_TIP_MAGIC
@@ -175,6 +186,10 @@ struct qc2_run {
  * @summary_start: first sector of the summary
  * @bitmap_start: first sector of the bitmap
  * @data_start: first sector of the data
+ * @journal_start: first sector of the journal.  This and the next two fields
+ *	are there with QC2_TIP_INCOMPAT_JOURNAL, else 0
+ * @journal_sectors: its length
+ * @tip_id: random number that its sectors bear
  * @reserved: zeros
  */
 struct qc2_tip_super {
@@ -189,7 +204,32 @@ struct qc2_tip_super {
 	__le64 summary_start;
 	__le64 bitmap_start;
 	__le64 data_start;
-	__u8 reserved[4008];
+	__le64 journal_start;
+	__le64 journal_sectors;
+	__le64 tip_id;
+	__u8 reserved[3984];
+};
+
+/* A range in the journal: its first sector, and its length, not 0, above that. */
+#define QC2_TIP_RANGE_SHIFT	40
+#define QC2_TIP_RANGE_MAX	((1U << (64 - QC2_TIP_RANGE_SHIFT)) - 1)
+#define QC2_TIP_JOURNAL_RANGES	62
+
+/**
+ * struct qc2_tip_journal - one sector of the journal
+ * @checksum: CRC-32C, as in the superblock, of the sector with this field 0
+ * @nr_ranges: 1 to QC2_TIP_JOURNAL_RANGES
+ * @tip_id: as in the superblock
+ * @ranges: sector | nr_sectors << QC2_TIP_RANGE_SHIFT; zeros behind @nr_ranges
+ *
+ * A sector with another tip_id or a wrong checksum holds nothing: it was never
+ * written, or no commit that needs it was completed.
+ */
+struct qc2_tip_journal {
+	__le32 checksum;
+	__le32 nr_ranges;
+	__le64 tip_id;
+	__le64 ranges[QC2_TIP_JOURNAL_RANGES];
 };
 
 #endif /* _UAPI_LINUX_DM_QCOW2CHAIN_H */
