@@ -14,7 +14,8 @@
  * no read uses the forgotten places any more.
  *
  * The map is bounded: what exceeds the limit is evicted, chunk by chunk, in
- * the manner of a clock.  A region that was evicted is asked for again.
+ * the manner of a clock; a shrinker does the same when the system is short of
+ * memory.  A region that was evicted is asked for again.
  *
  * Locking: @lock for all changes; it is taken in process context only, and
  * memory is allocated with GFP_NOIO below it.
@@ -22,6 +23,7 @@
 #include <linux/blk_types.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include "compat/compat.h"
@@ -114,14 +116,95 @@ static unsigned int qc2_runs_append_part(struct qc2_map_run *v, unsigned int nr,
 			       qc2_run_sector(run) + (from - run->start));
 }
 
+static size_t qc2_entry_bytes(void *entry)
+{
+	if (!entry)
+		return 0;
+	return xa_is_value(entry) ? QC2_VALUE_BYTES : ksize(entry);
+}
+
+static void qc2_entry_free(struct qc2_map *map, void *entry)
+{
+	map->bytes -= qc2_entry_bytes(entry);
+	if (entry && !xa_is_value(entry)) {
+		struct qc2_chunk *chunk = entry;
+
+		map->nr_chunks--;
+		kfree_rcu(chunk, rcu);
+	}
+}
+
+static void qc2_region_erase(struct qc2_map *map, unsigned long region)
+{
+	qc2_entry_free(map, xa_erase(&map->regions, region));
+}
+
+/*
+ * One step of the clock: evicts the next entry, or a chunk that was used since
+ * the last round is passed over for this time.  Returns whether it evicted.
+ */
+static bool qc2_map_evict(struct qc2_map *map)
+{
+	unsigned long region = map->hand;
+	struct qc2_chunk *chunk;
+
+	chunk = xa_find(&map->regions, &region, ULONG_MAX, XA_PRESENT);
+	if (!chunk) {
+		map->hand = 0;
+		return false;
+	}
+	map->hand = region + 1;
+
+	if (!xa_is_value(chunk) && READ_ONCE(chunk->referenced)) {
+		WRITE_ONCE(chunk->referenced, 0);
+		return false;
+	}
+	qc2_region_erase(map, region);
+	return true;
+}
+
+/* Evicts until @bytes are free below the limit or nothing is left. */
+static void qc2_map_make_room(struct qc2_map *map, size_t bytes)
+{
+	while (map->bytes && map->bytes + bytes > map->limit) {
+		qc2_map_evict(map);
+		cond_resched();
+	}
+}
+
+/* The smallest map that can be configured is left alone by the shrinker. */
+static unsigned long qc2_map_count(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	struct qc2_map *map = qc2_shrinker_data(shrinker);
+
+	if (READ_ONCE(map->bytes) <= QC2_MAP_LIMIT_KB_MIN * 1024UL)
+		return SHRINK_EMPTY;
+	return READ_ONCE(map->nr_chunks) ? : SHRINK_EMPTY;
+}
+
+static unsigned long qc2_map_scan(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	struct qc2_map *map = qc2_shrinker_data(shrinker);
+	unsigned long freed = 0, i;
+
+	/* The holder of the lock may be the one who needs memory. */
+	if (!mutex_trylock(&map->lock))
+		return SHRINK_STOP;
+	for (i = 0; i < sc->nr_to_scan && map->bytes > QC2_MAP_LIMIT_KB_MIN * 1024UL; i++)
+		freed += qc2_map_evict(map);
+	mutex_unlock(&map->lock);
+	return freed;
+}
+
 /**
  * qc2_map_init() - make an empty map
  * @map: the map
  * @limit: upper limit of its memory, in bytes
+ * @name: of the device
  *
  * Return: 0 or -ENOMEM.
  */
-int qc2_map_init(struct qc2_map *map, size_t limit)
+int qc2_map_init(struct qc2_map *map, size_t limit, const char *name)
 {
 	int r;
 
@@ -129,6 +212,7 @@ int qc2_map_init(struct qc2_map *map, size_t limit)
 	mutex_init(&map->lock);
 	map->bytes = 0;
 	map->limit = limit;
+	map->nr_chunks = 0;
 	map->hand = 0;
 	/*
 	 * A region has at most one run a sector.  While new runs are merged in,
@@ -139,10 +223,20 @@ int qc2_map_init(struct qc2_map *map, size_t limit)
 		return -ENOMEM;
 
 	r = init_srcu_struct(&map->readers);
-	if (r) {
-		kvfree(map->scratch);
-		map->scratch = NULL;
+	if (r)
+		goto bad_srcu;
+	map->shrinker = qc2_shrinker_add(qc2_map_count, qc2_map_scan, map, name);
+	if (!map->shrinker) {
+		r = -ENOMEM;
+		goto bad_shrinker;
 	}
+	return 0;
+
+bad_shrinker:
+	cleanup_srcu_struct(&map->readers);
+bad_srcu:
+	kvfree(map->scratch);
+	map->scratch = NULL;
 	return r;
 }
 
@@ -152,6 +246,7 @@ int qc2_map_init(struct qc2_map *map, size_t limit)
  */
 void qc2_map_destroy(struct qc2_map *map)
 {
+	qc2_shrinker_remove(map->shrinker);
 	qc2_map_drop(map);
 	xa_destroy(&map->regions);
 	cleanup_srcu_struct(&map->readers);
@@ -255,28 +350,6 @@ out:
 	return known;
 }
 
-static size_t qc2_entry_bytes(void *entry)
-{
-	if (!entry)
-		return 0;
-	return xa_is_value(entry) ? QC2_VALUE_BYTES : ksize(entry);
-}
-
-static void qc2_entry_free(struct qc2_map *map, void *entry)
-{
-	map->bytes -= qc2_entry_bytes(entry);
-	if (entry && !xa_is_value(entry)) {
-		struct qc2_chunk *chunk = entry;
-
-		kfree_rcu(chunk, rcu);
-	}
-}
-
-static void qc2_region_erase(struct qc2_map *map, unsigned long region)
-{
-	qc2_entry_free(map, xa_erase(&map->regions, region));
-}
-
 /* Replaces what is known of a region by the @nr runs in map->scratch. */
 static int qc2_region_set(struct qc2_map *map, unsigned long region, unsigned int nr)
 {
@@ -297,6 +370,7 @@ static int qc2_region_set(struct qc2_map *map, unsigned long region, unsigned in
 	}
 
 	map->bytes += qc2_entry_bytes(entry);
+	map->nr_chunks += !xa_is_value(entry);
 	old = xa_store(&map->regions, region, entry, GFP_NOIO);
 	if (xa_is_err(old)) {
 		qc2_entry_free(map, entry);
@@ -309,28 +383,6 @@ nomem:
 	/* What is not known is asked for again. */
 	qc2_region_erase(map, region);
 	return -ENOMEM;
-}
-
-/* Evicts until @bytes are free below the limit or nothing is left. */
-static void qc2_map_make_room(struct qc2_map *map, size_t bytes)
-{
-	while (map->bytes && map->bytes + bytes > map->limit) {
-		unsigned long region = map->hand;
-		struct qc2_chunk *chunk;
-
-		chunk = xa_find(&map->regions, &region, ULONG_MAX, XA_PRESENT);
-		if (!chunk) {
-			map->hand = 0;
-			continue;
-		}
-		map->hand = region + 1;
-
-		if (!xa_is_value(chunk) && READ_ONCE(chunk->referenced)) {
-			WRITE_ONCE(chunk->referenced, 0);
-			continue;
-		}
-		qc2_region_erase(map, region);
-	}
 }
 
 /*
@@ -492,8 +544,10 @@ void qc2_map_drop(struct qc2_map *map)
 	void *entry;
 
 	mutex_lock(&map->lock);
-	xa_for_each(&map->regions, region, entry)
+	xa_for_each(&map->regions, region, entry) {
 		qc2_region_erase(map, region);
+		cond_resched();
+	}
 	mutex_unlock(&map->lock);
 }
 

@@ -7,15 +7,14 @@
 #define QC2_MAP_H
 
 #include <linux/mutex.h>
+#include <linux/shrinker.h>
 #include <linux/srcu.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
 #include <linux/dm-qcow2chain.h>
 
-/* The map is kept in chunks, each for a region of this many sectors (2 MiB). */
-#define QC2_REGION_SHIFT	12
-#define QC2_REGION_SECTORS	4096U
+#include "region.h"
 
 #define QC2_MAP_LIMIT_KB_MIN	256
 #define QC2_MAP_LIMIT_KB_DEFAULT (64 * 1024)
@@ -31,7 +30,9 @@ struct qc2_map_run;
  * @bytes: memory of the chunks, changed under @lock
  * @limit: upper limit of @bytes
  * @hand: region at which the next eviction starts, under @lock
+ * @nr_chunks: number of chunks, changed under @lock
  * @readers: reads in flight to places that the map named
+ * @shrinker: gives memory back to the system
  */
 struct qc2_map {
 	struct xarray regions;
@@ -40,7 +41,9 @@ struct qc2_map {
 	size_t bytes;
 	size_t limit;
 	unsigned long hand;
+	unsigned long nr_chunks;
 	struct srcu_struct readers;
+	struct shrinker *shrinker;
 };
 
 /**
@@ -55,7 +58,7 @@ struct qc2_place {
 	unsigned int nr_sectors;
 };
 
-int qc2_map_init(struct qc2_map *map, size_t limit);
+int qc2_map_init(struct qc2_map *map, size_t limit, const char *name);
 void qc2_map_destroy(struct qc2_map *map);
 
 int qc2_map_read_lock(struct qc2_map *map);

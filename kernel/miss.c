@@ -180,6 +180,9 @@ enum qc2_park_result qc2_miss_park(struct qc2_misses *misses, struct bio *bio, u
 	misses->nr_parked++;
 	first = qc2_miss_find(misses, block);
 	if (first) {
+		/* All reads of a block fail with the one that waits longest. */
+		if (time_before(parked->since, first->since))
+			first->since = parked->since;
 		bio_list_add(&first->followers, bio);
 	} else {
 		bio_list_init(&parked->followers);

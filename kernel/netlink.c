@@ -67,6 +67,33 @@ static struct qc2_target *qc2_target_get(u32 dev, u64 generation, bool next)
 	return found;
 }
 
+/* Tells the daemon that there are new requests. */
+static void qc2_send_doorbell(struct work_struct *work)
+{
+	struct qc2_target *qt = container_of(work, struct qc2_target, doorbell_work);
+	struct sk_buff *skb;
+	void *hdr;
+
+	skb = genlmsg_new(nla_total_size(sizeof(u32)), GFP_NOIO);
+	if (!skb)
+		goto failed;
+
+	hdr = genlmsg_put(skb, 0, 0, &qc2_family, 0, QC2_CMD_DOORBELL);
+	if (!hdr || nla_put_u32(skb, QC2_ATTR_DEV, qc2_dev_attr(qt->devt))) {
+		nlmsg_free(skb);
+		goto failed;
+	}
+	genlmsg_end(skb, hdr);
+
+	if (genlmsg_unicast(&init_net, skb, READ_ONCE(qt->owner)))
+		goto failed;
+	return;
+
+failed:
+	/* The daemon's timer will find the request; the next miss tries again. */
+	clear_bit(0, &qt->doorbell);
+}
+
 /**
  * qc2_netlink_add() - make a target known
  * @qt: the target; gets its generation, and the daemon of its device
@@ -79,6 +106,7 @@ void qc2_netlink_add(struct qc2_target *qt)
 
 	refcount_set(&qt->users, 1);
 	init_completion(&qt->unused);
+	INIT_WORK(&qt->doorbell_work, qc2_send_doorbell);
 
 	spin_lock(&qc2_targets_lock);
 	qt->generation = ++qc2_last_generation;
@@ -111,36 +139,13 @@ void qc2_netlink_remove(struct qc2_target *qt)
  * qc2_netlink_doorbell() - tell the daemon that there are new requests
  * @qt: the target
  *
- * Context: process; allocates with GFP_NOIO and does not wait.
+ * Context: process; does not wait.
  */
 void qc2_netlink_doorbell(struct qc2_target *qt)
 {
-	u32 owner = READ_ONCE(qt->owner);
-	struct sk_buff *skb;
-	void *hdr;
-
 	/* One message until the daemon has dumped; see qc2_pending_dump(). */
-	if (!owner || test_and_set_bit(0, &qt->doorbell))
-		return;
-
-	skb = genlmsg_new(nla_total_size(sizeof(u32)), GFP_NOIO);
-	if (!skb)
-		goto failed;
-
-	hdr = genlmsg_put(skb, 0, 0, &qc2_family, 0, QC2_CMD_DOORBELL);
-	if (!hdr || nla_put_u32(skb, QC2_ATTR_DEV, qc2_dev_attr(qt->devt))) {
-		nlmsg_free(skb);
-		goto failed;
-	}
-	genlmsg_end(skb, hdr);
-
-	if (genlmsg_unicast(&init_net, skb, owner))
-		goto failed;
-	return;
-
-failed:
-	/* The daemon's timer will find the request; the next miss tries again. */
-	clear_bit(0, &qt->doorbell);
+	if (READ_ONCE(qt->owner) && !test_and_set_bit(0, &qt->doorbell))
+		queue_work(qt->wq, &qt->doorbell_work);
 }
 
 /*
@@ -399,10 +404,8 @@ static int qc2_pending_dump(struct sk_buff *skb, struct netlink_callback *cb)
 static int qc2_check_runs(struct qc2_target *qt, const struct qc2_run *runs, unsigned int nr,
 			  struct netlink_ext_ack *extack)
 {
-	u32 mask = (bdev_logical_block_size(dm_disk(dm_table_get_md(qt->ti->table))->part0) >>
-		    SECTOR_SHIFT) - 1;
+	unsigned int mask = qt->block_sectors - 1, i;
 	u64 end = 0, size;
-	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
 		const struct qc2_run *run = &runs[i];

@@ -48,7 +48,7 @@ static enum qc2_state qc2_lookup(struct qc2_target *qt, u64 sector, unsigned int
 	int token;
 
 	*reader = -1;
-	if (qc2_tip_lookup(qt->tip, sector, &nr_sectors)) {
+	if (qc2_dirty_lookup(&qt->tip->dirty, sector, &nr_sectors)) {
 		place->nr_sectors = nr_sectors;
 		return QC2_IN_TIP;
 	}
@@ -80,8 +80,8 @@ static void qc2_end_bio(struct bio *bio, blk_status_t status)
 /* Parks a read of sectors that nothing is known of. */
 static void qc2_park(struct qc2_target *qt, struct bio *bio, u64 sector)
 {
-	/* Nobody polls for what is submitted from a worker. */
-	bio->bi_opf &= ~REQ_POLLED;
+	/* Nobody polls for what a worker submits, and that may wait. */
+	bio->bi_opf &= ~(REQ_POLLED | REQ_NOWAIT);
 	switch (qc2_miss_park(&qt->misses, bio, sector)) {
 	case QC2_PARKED_NEW:
 		qc2_netlink_doorbell(qt);
@@ -229,7 +229,7 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 	u64 sector = bio->bi_iter.bi_sector;
 	unsigned int nr_sectors, room;
 
-	if (qc2_tip_read_only(qt->tip))
+	if (READ_ONCE(qt->tip->read_only))
 		return DM_MAPIO_KILL;
 
 	nr_sectors = bio_sectors(bio);
@@ -239,8 +239,9 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 		dm_accept_partial_bio(bio, nr_sectors);
 	}
 
-	if (qc2_tip_write_begin(qt->tip, &qb->write, sector, nr_sectors)) {
-		qc2_end_bio(bio, BLK_STS_RESOURCE);
+	if (qc2_tip_write_begin(qt->tip, &qb->write, sector, nr_sectors,
+				bio->bi_opf & REQ_NOWAIT)) {
+		bio_wouldblock_error(bio);
 		return DM_MAPIO_SUBMITTED;
 	}
 
@@ -256,7 +257,7 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 	 * the commit makes the data durable, too.
 	 */
 	if ((bio->bi_opf & REQ_FUA) &&
-	    (qb->write.region || !qc2_tip_is_committed(qt->tip))) {
+	    (qb->write.nr_sectors || !qc2_dirty_committed(&qt->tip->dirty))) {
 		bio->bi_opf &= ~REQ_FUA;
 		qb->commit = true;
 	}
@@ -268,11 +269,11 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 
 static int qc2_map_flush(struct qc2_target *qt, struct bio *bio)
 {
-	if (qc2_tip_is_committed(qt->tip)) {
+	if (qc2_dirty_committed(&qt->tip->dirty)) {
 		bio_set_dev(bio, qt->tip_dev->bdev);
 		return DM_MAPIO_REMAPPED;
 	}
-	qc2_tip_queue_commit(qt->tip, bio);
+	qc2_commit_queue(qt->tip, bio);
 	return DM_MAPIO_SUBMITTED;
 }
 
@@ -281,7 +282,7 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 	struct qc2_target *qt = ti->private;
 	struct qc2_bio *qb = qc2_bio(bio);
 
-	qb->write.region = NULL;
+	qb->write.nr_sectors = 0;
 	qb->commit = false;
 	qb->map_reader = -1;
 	qb->parked.since = 0;
@@ -315,12 +316,12 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 		qb->map_reader = -1;
 	}
 
-	qc2_tip_write_end(qt->tip, &qb->write, !*error);
+	qc2_tip_write_end(qt->tip, &qb->write, *error);
 
 	if (qb->commit && !*error) {
 		/* The commit calls bi_end_io again; then there is nothing to do. */
 		qb->commit = false;
-		qc2_tip_queue_commit(qt->tip, bio);
+		qc2_commit_queue(qt->tip, bio);
 		return DM_ENDIO_INCOMPLETE;
 	}
 	return DM_ENDIO_DONE;
@@ -464,6 +465,7 @@ static void qc2_send_events(struct work_struct *work)
 		[QC2_EVENT_DAEMON_LOST] = "DM_ACTION=DAEMON_LOST",
 		[QC2_EVENT_DAEMON_BACK] = "DM_ACTION=DAEMON_BACK",
 		[QC2_EVENT_READ_ONLY] = "DM_ACTION=READ_ONLY",
+		[QC2_EVENT_TIP_FULL] = "DM_ACTION=TIP_FULL",
 	};
 	struct qc2_target *qt = container_of(work, struct qc2_target, event_work);
 	struct mapped_device *md = dm_table_get_md(qt->ti->table);
@@ -508,6 +510,16 @@ static void qc2_free(struct qc2_target *qt)
 	kfree(qt);
 }
 
+/* The largest logical block of the devices below, which the disk gets, too. */
+static unsigned int qc2_block_sectors(struct qc2_target *qt)
+{
+	unsigned int bytes = bdev_logical_block_size(qt->tip_dev->bdev), i;
+
+	for (i = 0; i < qt->nr_stores; i++)
+		bytes = max(bytes, bdev_logical_block_size(qt->stores[i]->bdev));
+	return bytes >> SECTOR_SHIFT;
+}
+
 static int qc2_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct dm_arg_set as = { argc, argv };
@@ -535,6 +547,8 @@ static int qc2_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (r)
 		goto bad;
 
+	/* The limits of the mapped device are still those of an older table. */
+	qt->block_sectors = qc2_block_sectors(qt);
 	qt->tip = qc2_tip_open(qt, &ti->error);
 	if (IS_ERR(qt->tip)) {
 		r = PTR_ERR(qt->tip);
@@ -546,7 +560,7 @@ static int qc2_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	qt->stats = alloc_percpu(struct qc2_stats);
 	if (!qt->stats)
 		goto bad;
-	if (qc2_map_init(&qt->map, map_limit))
+	if (qc2_map_init(&qt->map, map_limit, dm_table_device_name(ti->table)))
 		goto bad;
 	qt->wq = alloc_workqueue("qcow2chain/%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
 				 dm_table_device_name(ti->table));
@@ -588,7 +602,7 @@ static int qc2_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn 
 	unsigned int i;
 	int r;
 
-	r = fn(ti, qt->tip_dev, qc2_tip_data_start(qt->tip), ti->len, data);
+	r = fn(ti, qt->tip_dev, qt->tip->data_start, ti->len, data);
 	for (i = 0; !r && i < qt->nr_stores; i++)
 		r = fn(ti, qt->stores[i], 0, bdev_nr_sectors(qt->stores[i]->bdev), data);
 	return r;
@@ -637,12 +651,7 @@ static void qc2_postsuspend(struct dm_target *ti)
 {
 	struct qc2_target *qt = ti->private;
 
-	/*
-	 * The next table may be another one, which will not flush this tip:
-	 * also overwrites, which change no bit, must be durable.  A failure
-	 * has been logged and made this table read-only.
-	 */
-	qc2_tip_commit(qt->tip);
+	qc2_commit_suspend(qt->tip);
 }
 
 static int qc2_preresume(struct dm_target *ti)
@@ -657,6 +666,7 @@ static void qc2_resume(struct dm_target *ti)
 	struct qc2_target *qt = ti->private;
 
 	qc2_misses_resume(&qt->misses);
+	qc2_commit_resume(qt->tip);
 }
 
 /*
@@ -695,12 +705,12 @@ static void qc2_status(struct dm_target *ti, status_type_t type, unsigned int st
 		qc2_sum_stats(qt, &stats);
 		qc2_misses_status(&qt->misses, &nr_parked, &nr_requests, &oldest_ms);
 		DMEMIT("%s %u %llu %zu/%zu %u %u %u %llu %llu %llu %llu %llu %llu",
-		       qc2_tip_read_only(qt->tip) ? "ro" : "rw", READ_ONCE(qt->owner),
-		       qc2_tip_dirty_sectors(qt->tip),
+		       READ_ONCE(qt->tip->read_only) ? "ro" : "rw", READ_ONCE(qt->owner),
+		       qc2_dirty_nr_sectors(&qt->tip->dirty),
 		       DIV_ROUND_UP(READ_ONCE(qt->map.bytes), 1024), map_limit / 1024,
 		       nr_parked, nr_requests, oldest_ms,
 		       stats.reads_tip, stats.reads_store, stats.reads_zero,
-		       stats.reads_missed, stats.writes, qc2_tip_commits(qt->tip));
+		       stats.reads_missed, stats.writes, qc2_commit_count(qt->tip));
 		break;
 
 	case STATUSTYPE_TABLE:
@@ -753,6 +763,7 @@ static int qc2_message(struct dm_target *ti, unsigned int argc, char **argv, cha
 static struct target_type qc2_target_type = {
 	.name = "qcow2chain",
 	.version = {0, 1, 0},
+	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = qc2_ctr,
 	.dtr = qc2_dtr,
@@ -773,7 +784,7 @@ static int __init qc2_init(void)
 {
 	int r;
 
-	r = qc2_tip_cache_init();
+	r = qc2_dirty_cache_init();
 	if (r)
 		return r;
 	r = bioset_init(&qc2_part_set, BIO_POOL_SIZE, offsetof(struct qc2_part, bio),
@@ -793,7 +804,7 @@ bad_target:
 bad_netlink:
 	bioset_exit(&qc2_part_set);
 bad_bioset:
-	qc2_tip_cache_exit();
+	qc2_dirty_cache_exit();
 	return r;
 }
 
@@ -804,7 +815,7 @@ static void __exit qc2_exit(void)
 	bioset_exit(&qc2_part_set);
 	/* Regions and chunks may still be on their way to be freed. */
 	rcu_barrier();
-	qc2_tip_cache_exit();
+	qc2_dirty_cache_exit();
 }
 
 module_init(qc2_init);

@@ -34,6 +34,7 @@ enum qc2_event {
 	QC2_EVENT_DAEMON_LOST,
 	QC2_EVENT_DAEMON_BACK,
 	QC2_EVENT_READ_ONLY,
+	QC2_EVENT_TIP_FULL,
 };
 
 /**
@@ -48,11 +49,13 @@ enum qc2_event {
  * @misses: reads that wait for the daemon
  * @stores: devices that the map's runs lie on
  * @nr_stores: their number
+ * @block_sectors: size of a logical block
  * @wq: for commits, for reads that go on, and for time limits
  * @stats: see struct qc2_stats
  * @owner: netlink port of the daemon, 0 without one; written under the lock
  *	of netlink.c
  * @doorbell: bit 0 is set while a doorbell is on its way to the daemon
+ * @doorbell_work: sends it
  * @events: bit mask of enum qc2_event
  * @event_work: sends @events as uevents
  * @list: in the list of netlink.c, under its lock
@@ -71,12 +74,14 @@ struct qc2_target {
 	struct qc2_misses misses;
 	struct dm_dev **stores;
 	unsigned int nr_stores;
+	unsigned int block_sectors;
 
 	struct workqueue_struct *wq;
 	struct qc2_stats __percpu *stats;
 
 	u32 owner;
 	unsigned long doorbell;
+	struct work_struct doorbell_work;
 	unsigned long events;
 	struct work_struct event_work;
 

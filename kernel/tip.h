@@ -9,43 +9,72 @@
 #include <linux/bio.h>
 #include <linux/types.h>
 
-struct qc2_region;
+#include "commit.h"
+#include "dirty.h"
+
 struct qc2_target;
-struct qc2_tip;
+
+/**
+ * struct qc2_tip - the tip of one table
+ * @qt: the target
+ * @bdev: its device
+ * @list: in the list of all tips, see tip.c
+ * @nr_sectors: of the virtual disk
+ * @summary_start: in sectors, as in the superblock
+ * @journal_start: likewise
+ * @journal_sectors: likewise; 0 without a journal
+ * @bitmap_start: likewise
+ * @data_start: likewise
+ * @id: likewise
+ * @nr_blocks: blocks of the bitmap
+ * @block_sectors: logical block size of the device
+ * @loaded: the state was read from the device
+ * @read_only: a commit has failed
+ * @full: a write has failed because the device was full
+ * @dirty: which sectors are in the tip
+ * @commit: how that becomes durable
+ */
+struct qc2_tip {
+	struct qc2_target *qt;
+	struct block_device *bdev;
+	struct list_head list;
+
+	u64 nr_sectors;
+	u64 summary_start;
+	u64 journal_start;
+	u64 journal_sectors;
+	u64 bitmap_start;
+	u64 data_start;
+	u64 id;
+	u64 nr_blocks;
+	unsigned int block_sectors;
+
+	bool loaded;
+	bool read_only;
+	unsigned long full;
+
+	struct qc2_dirty dirty;
+	struct qc2_commit commit;
+};
 
 /**
  * struct qc2_tip_write - a write in flight, kept with its bio
- * @region: the region that it will change, or NULL
- * @first: first sector within the region
- * @nr: number of sectors
+ * @sector: first sector
+ * @nr_sectors: number of sectors that come into the tip; 0 if they are in it
  */
 struct qc2_tip_write {
-	struct qc2_region *region;
-	u16 first;
-	u16 nr;
+	u64 sector;
+	unsigned int nr_sectors;
 };
-
-int qc2_tip_cache_init(void);
-void qc2_tip_cache_exit(void);
 
 struct qc2_tip *qc2_tip_open(struct qc2_target *qt, char **error);
 void qc2_tip_close(struct qc2_tip *tip);
 int qc2_tip_load(struct qc2_tip *tip);
 
-bool qc2_tip_lookup(struct qc2_tip *tip, u64 sector, unsigned int *nr_sectors);
 void qc2_tip_remap(struct qc2_tip *tip, struct bio *bio, u64 sector);
-
 int qc2_tip_write_begin(struct qc2_tip *tip, struct qc2_tip_write *write,
-			u64 sector, unsigned int nr_sectors);
-void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, bool ok);
-
-bool qc2_tip_is_committed(struct qc2_tip *tip);
-void qc2_tip_queue_commit(struct qc2_tip *tip, struct bio *bio);
-int qc2_tip_commit(struct qc2_tip *tip);
-
-bool qc2_tip_read_only(struct qc2_tip *tip);
-u64 qc2_tip_dirty_sectors(struct qc2_tip *tip);
-u64 qc2_tip_commits(struct qc2_tip *tip);
-sector_t qc2_tip_data_start(struct qc2_tip *tip);
+			u64 sector, unsigned int nr_sectors, bool nowait);
+void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, blk_status_t status);
+void qc2_tip_set_read_only(struct qc2_tip *tip, const char *what, int error);
 
 #endif

@@ -10,6 +10,8 @@
 #define QC2_COMPAT_H
 
 #include <linux/blkdev.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
 #include <linux/srcu.h>
 
 #ifdef QC2_HAVE_HEX_H
@@ -19,6 +21,7 @@
 /* blk_mode_t instead of fmode_t for dm_get_device(): v6.5, 05bdb9965305 */
 #ifndef BLK_OPEN_READ
 #define BLK_OPEN_READ FMODE_READ
+#define BLK_OPEN_WRITE FMODE_WRITE
 #endif
 
 #ifndef QC2_HAVE_SRCU_DOWN_READ
@@ -31,6 +34,82 @@ static inline void srcu_up_read(struct srcu_struct *ssp, int idx) __releases(ssp
 {
 	__srcu_read_unlock(ssp, idx);
 }
+#endif
+
+/*
+ * qc2_shrinker_add() - allocate and register a shrinker; NULL without memory.
+ * shrinker_alloc(), and private_data in the structure: v6.7, c42d50aefd17
+ */
+#ifdef QC2_HAVE_SHRINKER_ALLOC
+static inline struct shrinker *
+qc2_shrinker_add(unsigned long (*count)(struct shrinker *shrinker, struct shrink_control *sc),
+		 unsigned long (*scan)(struct shrinker *shrinker, struct shrink_control *sc),
+		 void *data, const char *name)
+{
+	struct shrinker *shrinker = shrinker_alloc(0, "qcow2chain:%s", name);
+
+	if (shrinker) {
+		shrinker->count_objects = count;
+		shrinker->scan_objects = scan;
+		shrinker->private_data = data;
+		shrinker_register(shrinker);
+	}
+	return shrinker;
+}
+
+static inline void qc2_shrinker_remove(struct shrinker *shrinker)
+{
+	shrinker_free(shrinker);
+}
+
+static inline void *qc2_shrinker_data(struct shrinker *shrinker)
+{
+	return shrinker->private_data;
+}
+#else
+struct qc2_shrinker {
+	struct shrinker shrinker;
+	void *data;
+};
+
+static inline struct shrinker *
+qc2_shrinker_add(unsigned long (*count)(struct shrinker *shrinker, struct shrink_control *sc),
+		 unsigned long (*scan)(struct shrinker *shrinker, struct shrink_control *sc),
+		 void *data, const char *name)
+{
+	struct qc2_shrinker *s = kzalloc(sizeof(*s), GFP_KERNEL);
+
+	if (!s)
+		return NULL;
+	s->shrinker.count_objects = count;
+	s->shrinker.scan_objects = scan;
+	s->shrinker.seeks = DEFAULT_SEEKS;
+	s->data = data;
+	if (register_shrinker(&s->shrinker, "qcow2chain:%s", name)) {
+		kfree(s);
+		return NULL;
+	}
+	return &s->shrinker;
+}
+
+static inline void qc2_shrinker_remove(struct shrinker *shrinker)
+{
+	unregister_shrinker(shrinker);
+	kfree(container_of(shrinker, struct qc2_shrinker, shrinker));
+}
+
+static inline void *qc2_shrinker_data(struct shrinker *shrinker)
+{
+	return container_of(shrinker, struct qc2_shrinker, shrinker)->data;
+}
+#endif
+
+/*
+ * Reads in flight are counted by SRCU, and end in interrupts; the SRCU of
+ * kernels for one processor cannot do that.
+ */
+#ifndef CONFIG_SMP
+#error "dm-qcow2chain needs a kernel with CONFIG_SMP"
 #endif
 
 #endif
