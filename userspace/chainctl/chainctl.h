@@ -45,6 +45,7 @@ struct ctl {
 	const char *tip;	/* --tip */
 	const char *chain_id;	/* --chain-id, as typed */
 	uint64_t size;		/* --size, bytes */
+	uint64_t journal_size;	/* --journal-size, bytes */
 	/* Kernel features; 0: not given */
 	uint64_t fail_reads_after;	/* seconds */
 	uint64_t map_limit_kb;

@@ -12,6 +12,7 @@
 
 #include "chainctl.h"
 #include "dm.h"
+#include "tip.h"
 
 enum {
 	OPT_HELP = 256,
@@ -24,6 +25,7 @@ enum {
 	OPT_DISCARD,
 	OPT_CHAIN_ID,
 	OPT_SIZE,
+	OPT_JOURNAL_SIZE,
 	OPT_FORCE,
 };
 
@@ -42,6 +44,7 @@ static const struct option options[] = {
 	{ "discard", no_argument, NULL, OPT_DISCARD },
 	{ "chain-id", required_argument, NULL, OPT_CHAIN_ID },
 	{ "size", required_argument, NULL, OPT_SIZE },
+	{ "journal-size", required_argument, NULL, OPT_JOURNAL_SIZE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ }
 };
@@ -97,14 +100,16 @@ static const struct verb verbs[] = {
 	{
 		.name = "tip", .subverb = "create", .title = "tip create",
 		.min_args = 1, .max_args = 1,
-		.takes = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE) | BIT(OPT_FORCE),
+		.takes = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE) | BIT(OPT_JOURNAL_SIZE) | BIT(OPT_FORCE),
 		.needs = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE),
 		.run = tip_create,
 		.help =
-"chainctl tip create PATH --chain-id HEX --size BYTES [--force]\n"
+"chainctl tip create PATH --chain-id HEX --size BYTES [--journal-size BYTES]\n"
+"                    [--force]\n"
 "  Makes an empty tip in a new file or on a block device.\n"
 "    --chain-id HEX            chain it lies over, 32 hex digits\n"
 "    --size BYTES              size of the virtual disk\n"
+"    --journal-size BYTES      size of its journal; 0: none (default: 1M)\n"
 "    --force                   overwrite what the block device holds\n",
 	},
 	{
@@ -247,6 +252,11 @@ static int take_option(struct ctl *ctl, int opt, const char **config)
 			return usage("--size %s: expected bytes, or a number with K, M, G or T",
 				     optarg);
 		return 0;
+	case OPT_JOURNAL_SIZE:
+		if (parse_number(optarg, true, 0, INT64_MAX, &ctl->journal_size))
+			return usage("--journal-size %s: expected bytes, or a number with K or M",
+				     optarg);
+		return 0;
 	case OPT_FORCE:
 		ctl->force = true;
 		return 0;
@@ -292,7 +302,7 @@ static int finish(int code)
 
 int main(int argc, char **argv)
 {
-	struct ctl ctl = { };
+	struct ctl ctl = { .journal_size = QC2_TIP_JOURNAL_DEFAULT * 512 };
 	struct qc2_err err = { };
 	const char *config = NULL;
 	const struct verb *verb;

@@ -235,7 +235,7 @@ static int start_tip(struct start *s, struct qc2_err *err)
 		if (!ctl->tip)
 			ret = disk_make_dirs(ctl->cfg.tip_dir, 0700, err);
 		if (!ret)
-			ret = qc2_tip_create(path, id, s->nr_sectors, 0, err);
+			ret = qc2_tip_create(path, id, s->nr_sectors, QC2_TIP_JOURNAL_DEFAULT, 0, err);
 		s->tip_made = !ret;
 	}
 	if (!ret) {

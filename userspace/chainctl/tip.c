@@ -145,8 +145,7 @@ static json_t *describe(const char *path, const struct qc2_tip_info *info)
 			 "summary_offset", (json_int_t)(info->summary_start * SECTOR_SIZE),
 			 "bitmap_offset", (json_int_t)(info->bitmap_start * SECTOR_SIZE),
 			 "data_offset", (json_int_t)(info->data_start * SECTOR_SIZE),
-			 "device_bytes", (json_int_t)(qc2_tip_device_sectors(info->nr_sectors) *
-						      SECTOR_SIZE));
+			 "device_bytes", (json_int_t)(qc2_tip_device_sectors(info) * SECTOR_SIZE));
 }
 
 static int show(struct ctl *ctl, const char *path, struct qc2_err *err)
@@ -155,7 +154,7 @@ static int show(struct ctl *ctl, const char *path, struct qc2_err *err)
 	struct qc2_tip_info info;
 	int ret;
 
-	ret = tip_errno(qc2_tip_check(path, &info, err));
+	ret = tip_errno(qc2_tip_check(path, NULL, &info, err));
 	if (ret)
 		return ret;
 	if (ctl->json)
@@ -204,6 +203,12 @@ int tip_create(struct ctl *ctl, struct qc2_err *err)
 		return qc2_fail(err, EBADARG,
 				"--size %" PRIu64 ": expected a multiple of 512, up to %llu",
 				ctl->size, QC2_TIP_MAX_SECTORS * SECTOR_SIZE);
+	if (ctl->journal_size % (QC2_TIP_JOURNAL_ALIGN * SECTOR_SIZE) ||
+	    ctl->journal_size > QC2_TIP_JOURNAL_MAX * SECTOR_SIZE)
+		return qc2_fail(err, EBADARG,
+				"--journal-size %" PRIu64 ": expected 0 or a multiple of %llu, up to %llu",
+				ctl->journal_size, QC2_TIP_JOURNAL_ALIGN * SECTOR_SIZE,
+				QC2_TIP_JOURNAL_MAX * SECTOR_SIZE);
 	if (!stat(path, &st) && S_ISBLK(st.st_mode)) {
 		ret = claim_device(path, err);
 		if (!ret && !ctl->force)
@@ -211,7 +216,8 @@ int tip_create(struct ctl *ctl, struct qc2_err *err)
 		if (ret)
 			return ret;
 	}
-	ret = qc2_tip_create(path, id, ctl->size / SECTOR_SIZE, ctl->force, err);
+	ret = qc2_tip_create(path, id, ctl->size / SECTOR_SIZE, ctl->journal_size / SECTOR_SIZE,
+			     ctl->force, err);
 	if (ret)
 		return ret;
 	return show(ctl, path, err);
