@@ -461,24 +461,24 @@ static int qc2_parse_features(struct qc2_target *qt, struct dm_arg_set *as, size
 
 static void qc2_send_events(struct work_struct *work)
 {
-	static const char * const actions[] = {
-		[QC2_EVENT_DAEMON_LOST] = "DM_ACTION=DAEMON_LOST",
-		[QC2_EVENT_DAEMON_BACK] = "DM_ACTION=DAEMON_BACK",
-		[QC2_EVENT_READ_ONLY] = "DM_ACTION=READ_ONLY",
-		[QC2_EVENT_TIP_FULL] = "DM_ACTION=TIP_FULL",
+#define QC2_EVENT_ENV(action) { "DM_TARGET=qcow2chain", "DM_ACTION=" action, NULL }
+	static char *envs[][3] = {
+		[QC2_EVENT_DAEMON_LOST] = QC2_EVENT_ENV("DAEMON_LOST"),
+		[QC2_EVENT_DAEMON_BACK] = QC2_EVENT_ENV("DAEMON_BACK"),
+		[QC2_EVENT_READ_ONLY] = QC2_EVENT_ENV("READ_ONLY"),
+		[QC2_EVENT_TIP_FULL] = QC2_EVENT_ENV("TIP_FULL"),
 	};
+#undef QC2_EVENT_ENV
 	struct qc2_target *qt = container_of(work, struct qc2_target, event_work);
 	struct mapped_device *md = dm_table_get_md(qt->ti->table);
-	char *envp[] = { "DM_TARGET=qcow2chain", NULL, NULL };
 	unsigned int i, noio;
 
 	/* On the queue of the commits: no waiting for our own writes. */
 	noio = memalloc_noio_save();
-	for (i = 0; i < ARRAY_SIZE(actions); i++) {
+	for (i = 0; i < ARRAY_SIZE(envs); i++) {
 		if (!test_and_clear_bit(i, &qt->events))
 			continue;
-		envp[1] = (char *)actions[i];
-		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envp);
+		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envs[i]);
 		dm_table_event(qt->ti->table);
 	}
 	memalloc_noio_restore(noio);

@@ -87,6 +87,15 @@ with_tip 'set_version 65536 1; truncate -s 20M "$T/bad"'
 refused "truncated" "$ID" "$bad" 1 "$STORE"
 losetup -d "$bad"
 
+# A tip is used by one device at a time.
+create_disk
+dmsetup create bad --noudevsync --notable
+dmsetup load bad --table "0 $SECTORS qcow2chain $ID $TIP 1 $STORE"
+must_fail "busy" dmsetup resume --noudevsync bad
+dmesg | grep -qF "the tip is in use by device $DEV" || fail "no reason in the kernel log"
+dmsetup remove --noudevsync bad
+remove_disk
+
 # What dmsetup shows.
 create_disk "4 fail_reads_after 7 map_limit_kb 512"
 expected="0 $SECTORS qcow2chain $ID $(lsblk -dno MAJ:MIN "$TIP" | tr -d ' ') 1"
