@@ -541,6 +541,11 @@ static void test_bad_journals(void **state)
 		refused(EINVAL, "damaged");
 		refused(EINVAL, bad[i].text);
 	}
+	info.tip_id = sb.tip_id;
+	sb.tip_id = 0;
+	put_supers(&sb);
+	refused(EINVAL, "no id");
+	sb.tip_id = info.tip_id;
 	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		sb.journal_start = htole64(good[i].journal);
 		sb.journal_sectors = htole64(good[i].sectors);
@@ -753,6 +758,22 @@ static void test_replays_every_sector(void **state)
 		clear_record(places[i]);
 	put_range(JOURNAL, 1000, 8);
 	holds("");
+}
+
+/* A journal longer than what one read brings. */
+static void test_replays_the_longest_journal(void **state)
+{
+	static const uint64_t places[] = { 2047, 2048, 2049, 4095, 32768, 65535 };
+	struct qc2_tip_info info;
+	size_t i;
+
+	create_with(DISK, QC2_TIP_JOURNAL_MAX);
+	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		put_range(places[i], 10 * i, 1 + i);
+	holds("0+1 10+2 20+3 30+4 40+5 50+6 ");
+	checks(&info);
+	assert_int_equal(info.journal[QC2_TIP_JOURNAL_VALID], i);
+	assert_int_equal(info.journal[QC2_TIP_JOURNAL_EMPTY], QC2_TIP_JOURNAL_MAX - i);
 }
 
 static void test_replay_joins(void **state)
@@ -1075,10 +1096,21 @@ static void test_block_device(void **state)
 		ret = qc2_fail(&err, EINVAL, "old bits or an old journal count");
 		goto out;
 	}
+	/* What the kernel writes passes by the page cache of the device. */
+	ret = qc2_tip_open(name, &info, &err);
+	if (ret)
+		goto out;
+	put_record(JOURNAL - 1, info.tip_id, 1, (uint64_t[]){ RANGE(5, 3) }, 1);
+	ret = qc2_tip_check(name, NULL, &info, &err);
+	if (!ret && info.dirty_sectors != 3)
+		ret = qc2_fail(&err, EINVAL, "old content of the device is seen");
+	if (ret)
+		goto out;
 	/* Not over another tip, unless forced to. */
 	if (qc2_tip_create(name, id, DISK, JOURNAL, 0, &err) != -EEXIST ||
 	    qc2_tip_create(name, id, DISK - 9, JOURNAL, 1, &err) ||
-	    qc2_tip_open(name, &info, &err) || info.nr_sectors != DISK - 9)
+	    qc2_tip_check(name, NULL, &info, &err) || info.nr_sectors != DISK - 9 ||
+	    info.dirty_sectors || info.journal[QC2_TIP_JOURNAL_EMPTY] != JOURNAL)
 		ret = qc2_fail(&err, EINVAL, "force");
 	else if (qc2_tip_create(name, id, DISK + 1, JOURNAL, 1, &err) != -ENOSPC)
 		ret = qc2_fail(&err, EINVAL, "a device that is too small");
@@ -1113,6 +1145,7 @@ int main(void)
 		T(test_bits_behind_the_end),
 		T(test_bitmap_ranges),
 		T(test_replays_every_sector),
+		T(test_replays_the_longest_journal),
 		T(test_replay_joins),
 		T(test_replays_long_ranges),
 		T(test_replay_beside_a_model),

@@ -213,6 +213,10 @@ static int check_super(const char *path, const struct qc2_tip_super *sb,
 				"%s: damaged: the tip's superblock says %" PRIu64 " sectors of journal; multiples of %d up to %d are possible",
 				path, info->journal_sectors, QC2_TIP_JOURNAL_ALIGN,
 				QC2_TIP_JOURNAL_MAX);
+		if (!info->tip_id)
+			return qc2_fail(err, EINVAL,
+				"%s: damaged: the tip's superblock gives it a journal and no id",
+				path);
 	}
 	if (check_areas(path, info, err))
 		return -EINVAL;
@@ -284,6 +288,9 @@ static int open_tip(const char *path, struct qc2_tip_info *info, int *fdp,
 	if (fd < 0)
 		return qc2_fail(err, errno, "%s: %s", path, strerror(errno));
 	ret = tip_size(fd, path, &block, &sectors, err);
+	/* What the kernel writes passes by the page cache of a device. */
+	if (!ret && block)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	if (!ret)
 		ret = read_super(fd, path, sectors, info, err);
 	if (ret)
