@@ -42,6 +42,7 @@ struct ctl {
 	bool json;
 	bool discard;
 	bool force;
+	bool journal;
 	const char *tip;	/* --tip */
 	const char *chain_id;	/* --chain-id, as typed */
 	uint64_t size;		/* --size, bytes */
@@ -57,6 +58,7 @@ int status_show(struct ctl *ctl, struct qc2_err *err);
 int status_list(struct ctl *ctl, struct qc2_err *err);
 int tip_create(struct ctl *ctl, struct qc2_err *err);
 int tip_check(struct ctl *ctl, struct qc2_err *err);
+int tip_dump(struct ctl *ctl, struct qc2_err *err);
 
 /* Device-mapper uuids of disks made by chainctl: this and the name. */
 #define DISK_UUID_PREFIX	"QC2-"

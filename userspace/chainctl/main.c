@@ -27,6 +27,7 @@ enum {
 	OPT_SIZE,
 	OPT_JOURNAL_SIZE,
 	OPT_FORCE,
+	OPT_JOURNAL,
 };
 
 #define BIT(opt)	(1U << ((opt) - OPT_HELP))
@@ -46,6 +47,7 @@ static const struct option options[] = {
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "journal-size", required_argument, NULL, OPT_JOURNAL_SIZE },
 	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "journal", no_argument, NULL, OPT_JOURNAL },
 	{ }
 };
 
@@ -118,6 +120,15 @@ static const struct verb verbs[] = {
 		.help =
 "chainctl tip check PATH\n"
 "  Checks a tip and shows what it belongs to and how much it holds.\n",
+	},
+	{
+		.name = "tip", .subverb = "dump", .title = "tip dump",
+		.min_args = 1, .max_args = 1, .takes = BIT(OPT_JOURNAL), .run = tip_dump,
+		.help =
+"chainctl tip dump PATH [--journal]\n"
+"  Shows a tip's superblock and which sectors are in it: first sector and\n"
+"  number of sectors, one range a line.\n"
+"    --journal                 show the sectors of its journal, too\n",
 	},
 };
 
@@ -260,6 +271,9 @@ static int take_option(struct ctl *ctl, int opt, const char **config)
 	case OPT_FORCE:
 		ctl->force = true;
 		return 0;
+	case OPT_JOURNAL:
+		ctl->journal = true;
+		return 0;
 	default:
 		return 0;
 	}
@@ -335,7 +349,7 @@ int main(int argc, char **argv)
 		return usage("no verb given%s", "");
 	if (!verb)
 		return usage(strcmp(argv[0], "tip") ? "there is no verb \"%s\"" :
-			     "\"%s\" must be followed by create or check", argv[0]);
+			     "\"%s\" must be followed by create, check or dump", argv[0]);
 	nr_args = argc - words;
 	if (nr_args < verb->min_args)
 		return usage("%s: too few arguments", verb->title);
