@@ -43,7 +43,7 @@ CHAINCTL_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chainctl/*.c))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
-.PHONY: all user module tools unit-bins install uninstall clean setup demo check bench help
+.PHONY: all user module tools unit-bins install uninstall clean setup demo check check-kernels bench help
 all: user module
 
 help:
@@ -54,6 +54,7 @@ help:
 	@echo 'setup          install the Debian packages that building and testing need'
 	@echo 'demo           set up, build, and show a disk from a remote chain in a VM'
 	@echo 'check          set up, build, and run all tests'
+	@echo 'check-kernels  the system tests on 6.12 and on the newest kernel, built once'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
@@ -119,6 +120,9 @@ demo: setup
 
 check: setup
 	tests/check
+
+check-kernels: setup
+	tests/check-kernels
 
 bench: setup
 	tests/bench/run

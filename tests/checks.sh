@@ -1,0 +1,74 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What tests/check and its relatives have in common.  One of them sets $log, a
+# directory for logs, sources this file from the project's top directory, runs
+# its checks, and ends with "finish", which prints "N passed, N failed".
+
+passed=0 failed=0
+rm -rf "$log"
+mkdir -p "$log"
+
+pass() { passed=$((passed + 1)); echo "ok $1"; }
+fail() { failed=$((failed + 1)); echo "not ok $1"; }
+
+# step NAME COMMAND… - one check; its output is shown if it fails
+step()
+{
+	local name=$1
+	shift
+	if "$@" > "$log/out" 2>&1; then
+		pass "$name"
+	else
+		fail "$name"
+		sed 's/^/    /' "$log/out"
+	fi
+}
+
+# module SERIES - from nothing, with the kernel's extra warnings as errors
+module()
+{
+	local kernel kver
+
+	kernel=$(tests/vm/kernel "$1") || return 1
+	kver=${kernel%% *}
+	make -s module KVER="$kver" KDIR="${kernel#* }/usr/src/linux-headers-$kver" \
+		MODDIR="$log/module-$1" KCFLAGS=-Werror
+}
+
+# selftest [OPTION…] - tests/vm/selftest; its cases count one each
+selftest()
+{
+	tests/vm/selftest "$@" | tee "$log/selftest"
+	if [[ $(tail -n 1 "$log/selftest") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+	else
+		fail "tests/vm/selftest did not end"
+	fi
+}
+
+# system_tests SERIES - all of them on that kernel.  A machine that dies takes
+# the tests that it did not get to with it.
+system_tests()
+{
+	local tests=(tests/system/t-*.sh) out=$log/$1 status=0 good=0 bad=0
+
+	tests/vm/run --kernel "$1" --mem 3072 --timeout 3600 --out "$out" -- tests/system/run ||
+		status=$?
+	[ ! -e "$out/results" ] || read -r _ good _ bad < "$out/results"
+	passed=$((passed + good))
+	failed=$((failed + ${#tests[@]} - good))
+	[ $((good + bad)) = ${#tests[@]} ] ||
+		echo "not ok: $((${#tests[@]} - good - bad)) system tests did not run, status $status"
+	if [ "$status" != 0 ] && [ "$good" = ${#tests[@]} ]; then
+		fail "system tests on $1: the machine ended with status $status"
+	fi
+}
+
+finish()
+{
+	echo "$passed passed, $failed failed"
+	[ "$failed" = 0 ]
+	exit
+}
