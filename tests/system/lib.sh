@@ -42,10 +42,10 @@ fail()
 }
 
 # wait_until SECONDS COMMAND… - repeat a command until it succeeds; fails the
-# test at the deadline
+# test at the deadline.  A slow machine gets QC2_TIME_SCALE times the seconds.
 wait_until()
 {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * QC2_TIME_SCALE))
 	shift
 	until "$@" > /dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || fail "waited in vain for: $*"
@@ -88,7 +88,7 @@ chaind_answers() { chainctl status --json | grep -qE '"running": ?true'; }
 # configuration as it is.  A section that occurs twice is continued.
 start_chaind()
 {
-	local end=$((SECONDS + 60))
+	local end=$((SECONDS + 60 * QC2_TIME_SCALE))
 
 	if [ ! -e "$CONF" ] || [ $# -gt 0 ]; then
 		cat > "$CONF" <<-END
@@ -137,7 +137,7 @@ stop_chaind()
 #   /slow/FILE             128 KiB/s for each connection
 start_nginx()
 {
-	local dir end=$((SECONDS + 60))
+	local dir end=$((SECONDS + 60 * QC2_TIME_SCALE))
 
 	dir=$(realpath "$1")
 	cat > "$T/nginx.conf" <<-END
