@@ -43,7 +43,8 @@ CHAINCTL_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chainctl/*.c))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
-.PHONY: all user module tools unit-bins install uninstall clean setup demo check check-kernels bench help
+.PHONY: all user module kunit tools unit-bins install uninstall clean setup demo check \
+	check-kernels check-debug bench help
 all: user module
 
 help:
@@ -92,7 +93,12 @@ module:
 	@test -e "$(KDIR)/Makefile" || { echo "$(KDIR): no kernel headers for $(KVER)" >&2; exit 1; }
 	@mkdir -p $(MODDIR)
 	@cp -Rpu Kbuild kernel include $(MODDIR)/
+	@mkdir -p $(MODDIR)/tests && cp -Rpu tests/kunit $(MODDIR)/tests/
 	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(MODDIR) W=1 modules
+
+# With the KUnit suites, in a module of their own; KVER has CONFIG_KUNIT.
+kunit:
+	$(MAKE) module QC2_KUNIT=m
 
 install: all
 	install -D -m 755 $(BUILD)/chaind $(DESTDIR)$(SBINDIR)/chaind
