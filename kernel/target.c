@@ -9,8 +9,8 @@
  * format and no network.
  *
  * This file owns the target's operations: the table line, mapping bios,
- * suspend and resume, status.  tip.c owns the tip, map.c the chain map, miss.c
- * the parked reads, netlink.c the daemon.
+ * suspend and resume, status.  tip.c owns the tip, map.c the chain map, lookup.c
+ * asks both, miss.c owns the parked reads, netlink.c the daemon.
  *
  * Table line:
  *	<chain id> <tip dev> <#stores> <store dev>... [<#features> <feature>...]
@@ -25,6 +25,7 @@
 #include <linux/slab.h>
 
 #include "compat/compat.h"
+#include "lookup.h"
 #include "netlink.h"
 #include "target.h"
 
@@ -33,36 +34,6 @@
  * The data path
  * ---------------------------------------------------------------------------
  */
-
-/* What a read finds at its first sector. */
-enum qc2_state { QC2_IN_TIP, QC2_IN_STORE, QC2_ZERO, QC2_UNKNOWN };
-
-/*
- * Looks a sector up.  @place->nr_sectors is how far the answer reaches.  With
- * QC2_IN_STORE *@reader is a token for qc2_map_read_unlock(), else -1.
- */
-static enum qc2_state qc2_lookup(struct qc2_target *qt, u64 sector, unsigned int nr_sectors,
-				 struct qc2_place *place, int *reader)
-{
-	enum qc2_state state = QC2_UNKNOWN;
-	int token;
-
-	*reader = -1;
-	if (qc2_dirty_lookup(&qt->tip->dirty, sector, &nr_sectors)) {
-		place->nr_sectors = nr_sectors;
-		return QC2_IN_TIP;
-	}
-
-	token = qc2_map_read_lock(&qt->map);
-	if (qc2_map_lookup(&qt->map, sector, nr_sectors, place))
-		state = place->store == QC2_STORE_ZERO ? QC2_ZERO : QC2_IN_STORE;
-
-	if (state == QC2_IN_STORE)
-		*reader = token;
-	else
-		qc2_map_read_unlock(&qt->map, token);
-	return state;
-}
 
 static void qc2_remap_to_store(struct qc2_target *qt, struct bio *bio,
 			       const struct qc2_place *place)
@@ -94,11 +65,6 @@ static void qc2_park(struct qc2_target *qt, struct bio *bio, u64 sector)
 	}
 }
 
-static unsigned int qc2_to_block_end(u64 sector)
-{
-	return QC2_BLOCK_SECTORS - (sector & (QC2_BLOCK_SECTORS - 1));
-}
-
 static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 {
 	struct qc2_bio *qb = qc2_bio(bio);
@@ -107,9 +73,6 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 	struct qc2_place place;
 
 	state = qc2_lookup(qt, sector, bio_sectors(bio), &place, &qb->map_reader);
-	/* A parked read stays in its block: what comes behind may be known. */
-	if (state == QC2_UNKNOWN)
-		place.nr_sectors = min(place.nr_sectors, qc2_to_block_end(sector));
 	if (place.nr_sectors < bio_sectors(bio))
 		dm_accept_partial_bio(bio, place.nr_sectors);
 
@@ -227,17 +190,14 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 {
 	struct qc2_bio *qb = qc2_bio(bio);
 	u64 sector = bio->bi_iter.bi_sector;
-	unsigned int nr_sectors, room;
+	unsigned int nr_sectors;
 
 	if (READ_ONCE(qt->tip->read_only))
 		return DM_MAPIO_KILL;
 
-	nr_sectors = bio_sectors(bio);
-	room = QC2_REGION_SECTORS - (sector & (QC2_REGION_SECTORS - 1));
-	if (nr_sectors > room) {
-		nr_sectors = room;
+	nr_sectors = qc2_write_reach(sector, bio_sectors(bio));
+	if (nr_sectors < bio_sectors(bio))
 		dm_accept_partial_bio(bio, nr_sectors);
-	}
 
 	if (qc2_tip_write_begin(qt->tip, &qb->write, sector, nr_sectors,
 				bio->bi_opf & REQ_NOWAIT)) {
