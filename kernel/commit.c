@@ -14,7 +14,8 @@
  *  4. completes the bios that wait.
  *
  * Step 1 comes before step 2, or a range could be durable before its data.
- * Steps 2 and 3 are one write with PREFLUSH and FUA.
+ * Step 3 is a write with FUA.  PREFLUSH would save step 2, but device mapper
+ * devices go on with such a write when its flush has failed.
  *
  * DOC: Checkpoint
  *
@@ -106,8 +107,10 @@ static int qc2_checkpoint_summary(struct qc2_tip *tip)
 	for_each_set_bit(s, c->summary, summaries) {
 		qc2_bits_copy(qc2_metaio_data(&c->io, 0), c->used + s * QC2_LONGS_PER_BLOCK,
 			      QC2_LONGS_PER_BLOCK);
-		r = qc2_metaio_run_one(&c->io, tip->summary_start, s, REQ_OP_WRITE | REQ_META |
-				       REQ_SYNC | REQ_PREFLUSH | REQ_FUA);
+		r = blkdev_issue_flush(tip->bdev);
+		if (!r)
+			r = qc2_metaio_run_one(&c->io, tip->summary_start, s, REQ_OP_WRITE |
+					       REQ_META | REQ_SYNC | REQ_FUA);
 		if (r)
 			return r;
 		__clear_bit(s, c->summary);
@@ -148,6 +151,9 @@ static int qc2_checkpoint(struct qc2_tip *tip, bool background)
 		/* The bitmap is durable before the half is used again. */
 		smp_store_release(&c->other_busy, false);
 	}
+	/* Below the lock: the next checkpoint would miss what this one has lost. */
+	if (r && r != -EINTR)
+		qc2_tip_set_read_only(tip, "update of the tip's bitmap", r);
 	mutex_unlock(&c->checkpoint_lock);
 	return r;
 }
@@ -155,10 +161,8 @@ static int qc2_checkpoint(struct qc2_tip *tip, bool background)
 static void qc2_checkpoint_work(struct work_struct *work)
 {
 	struct qc2_tip *tip = container_of(work, struct qc2_tip, commit.checkpoint_work);
-	int r = qc2_checkpoint(tip, true);
 
-	if (r && r != -EINTR)
-		qc2_tip_set_read_only(tip, "update of the tip's bitmap", r);
+	qc2_checkpoint(tip, true);
 }
 
 /*
@@ -213,8 +217,12 @@ static int qc2_commit_to_journal(struct qc2_tip *tip, unsigned int nr_ranges)
 			memset(sector, 0, sizeof(*sector));
 	}
 
-	bio_init(&c->bio, tip->bdev, c->vecs, QC2_COMMIT_PAGES, REQ_OP_WRITE | REQ_META |
-		 REQ_SYNC | REQ_PREFLUSH | REQ_FUA);
+	r = blkdev_issue_flush(tip->bdev);
+	if (r)
+		return r;
+
+	bio_init(&c->bio, tip->bdev, c->vecs, QC2_COMMIT_PAGES,
+		 REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
 	c->bio.bi_iter.bi_sector = tip->journal_start + c->head +
 				   c->half * (tip->journal_sectors / 2);
 	bytes = nr_sectors << SECTOR_SHIFT;
@@ -436,7 +444,7 @@ void qc2_commit_resume(struct qc2_tip *tip)
 {
 	struct qc2_commit *c = &tip->commit;
 
-	if (!(dm_table_get_mode(tip->qt->ti->table) & BLK_OPEN_WRITE))
+	if (!tip->qt->writable)
 		return;
 	WRITE_ONCE(c->stop, false);
 	/* For what an interrupted one left, or the journal held. */

@@ -457,6 +457,21 @@ void qc2_dirty_collapse(struct qc2_dirty *dirty, u64 block)
 	}
 }
 
+/* A tip may have been used on a device with smaller logical blocks. */
+static bool qc2_bits_aligned(const unsigned long *bits, unsigned int block_sectors)
+{
+	unsigned int start, end = 0;
+
+	if (block_sectors <= 1)
+		return true;
+	while ((start = find_next_bit(bits, QC2_REGION_SECTORS, end)) < QC2_REGION_SECTORS) {
+		end = find_next_zero_bit(bits, QC2_REGION_SECTORS, start);
+		if ((start | end) % block_sectors)
+			return false;
+	}
+	return true;
+}
+
 static int qc2_region_load(struct qc2_dirty *dirty, unsigned long number,
 			   const unsigned long *disk, unsigned int valid)
 {
@@ -469,7 +484,8 @@ static int qc2_region_load(struct qc2_dirty *dirty, unsigned long number,
 		return -ENOMEM;
 	qc2_bits_copy(region->bits, disk, QC2_REGION_LONGS);
 	weight = bitmap_weight(region->bits, QC2_REGION_SECTORS);
-	if (weight != bitmap_weight(region->bits, valid)) {
+	if (weight != bitmap_weight(region->bits, valid) ||
+	    !qc2_bits_aligned(region->bits, dirty->block_sectors)) {
 		kmem_cache_free(qc2_region_cache, region);
 		return -EINVAL;
 	}
@@ -500,7 +516,8 @@ static int qc2_region_load(struct qc2_dirty *dirty, unsigned long number,
  * @disk_sectors: size of the virtual disk
  *
  * Context: process; no other user.
- * Return: 0, -ENOMEM, or -EINVAL for bits past the end of the disk.
+ * Return: 0, -ENOMEM, or -EINVAL for bits that are past the end of the disk or
+ *	not aligned to logical blocks.
  */
 int qc2_dirty_load_block(struct qc2_dirty *dirty, u64 block, const void *from,
 			 u64 disk_sectors)
@@ -530,13 +547,16 @@ int qc2_dirty_load_block(struct qc2_dirty *dirty, u64 block, const void *from,
  * Regions that this changes are put on the list of changed ones.
  *
  * Context: process; no other user.
- * Return: 1 if some of it was not known, 0 if all was, or -ENOMEM.
+ * Return: 1 if some of it was not known, 0 if all was, -ENOMEM, or -EINVAL if
+ *	it is not aligned to logical blocks.
  */
 int qc2_dirty_load_range(struct qc2_dirty *dirty, u64 sector, u64 nr_sectors)
 {
 	u64 end = sector + nr_sectors;
 	int r, any = 0;
 
+	if (dirty->block_sectors > 1 && (sector | nr_sectors) & (dirty->block_sectors - 1))
+		return -EINVAL;
 	for (; sector < end; sector += nr_sectors) {
 		nr_sectors = min_t(u64, end - sector,
 				   QC2_REGION_SECTORS - (sector & (QC2_REGION_SECTORS - 1)));

@@ -36,6 +36,8 @@ struct qc2_range {
  * @changed: regions with bits that the bitmap on the device may lack
  * @nr_changed: their number
  * @nr_sectors: number of sectors in the tip
+ * @block_sectors: logical block size; what is loaded must be aligned to it.
+ *	0 as 1
  * @log: ranges that came into the tip and that no commit has taken up
  * @nr_log: their number
  * @max_log: room in @log; may be 0
@@ -47,6 +49,7 @@ struct qc2_dirty {
 	struct list_head changed;
 	unsigned int nr_changed;
 	u64 nr_sectors;
+	unsigned int block_sectors;
 
 	struct qc2_range *log;
 	unsigned int nr_log;

@@ -145,8 +145,8 @@ void qc2_misses_init(struct qc2_misses *misses, struct qc2_target *qt)
  */
 void qc2_misses_stop(struct qc2_misses *misses)
 {
-	cancel_delayed_work_sync(&misses->timeout_work);
 	cancel_work_sync(&misses->ready_work);
+	cancel_delayed_work_sync(&misses->timeout_work);
 }
 
 /**

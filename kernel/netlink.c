@@ -72,9 +72,12 @@ static struct qc2_target *qc2_target_get(u32 dev, u64 generation, bool next)
 static void qc2_send_doorbell(struct work_struct *work)
 {
 	struct qc2_target *qt = container_of(work, struct qc2_target, doorbell_work);
+	u32 owner = READ_ONCE(qt->owner);
 	struct sk_buff *skb;
 	void *hdr;
 
+	if (!owner)
+		goto failed;
 	skb = genlmsg_new(nla_total_size(sizeof(u32)), GFP_NOIO);
 	if (!skb)
 		goto failed;
@@ -86,7 +89,7 @@ static void qc2_send_doorbell(struct work_struct *work)
 	}
 	genlmsg_end(skb, hdr);
 
-	if (genlmsg_unicast(&init_net, skb, READ_ONCE(qt->owner)))
+	if (genlmsg_unicast(&init_net, skb, owner))
 		goto failed;
 	return;
 

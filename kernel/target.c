@@ -21,7 +21,6 @@
 #include <linux/blkdev.h>
 #include <linux/kobject.h>
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat/compat.h"
@@ -192,7 +191,7 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 	u64 sector = bio->bi_iter.bi_sector;
 	unsigned int nr_sectors;
 
-	if (READ_ONCE(qt->tip->read_only))
+	if (READ_ONCE(qt->tip->read_only) || !qt->writable)
 		return DM_MAPIO_KILL;
 
 	nr_sectors = qc2_write_reach(sector, bio_sectors(bio));
@@ -229,7 +228,11 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 
 static int qc2_map_flush(struct qc2_target *qt, struct bio *bio)
 {
+	/* What a failed commit has lost no flush makes durable. */
+	if (READ_ONCE(qt->tip->read_only))
+		return DM_MAPIO_KILL;
 	if (qc2_dirty_committed(&qt->tip->dirty)) {
+		qc2_bio(bio)->flush = true;
 		bio_set_dev(bio, qt->tip_dev->bdev);
 		return DM_MAPIO_REMAPPED;
 	}
@@ -244,6 +247,7 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 
 	qb->write.nr_sectors = 0;
 	qb->commit = false;
+	qb->flush = false;
 	qb->map_reader = -1;
 	qb->parked.since = 0;
 
@@ -277,6 +281,8 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	}
 
 	qc2_tip_write_end(qt->tip, &qb->write, *error);
+	if (unlikely(*error) && qb->flush)
+		qc2_tip_set_read_only(qt->tip, "flush of the tip", blk_status_to_errno(*error));
 
 	if (qb->commit && !*error) {
 		/* The commit calls bi_end_io again; then there is nothing to do. */
@@ -431,23 +437,20 @@ static void qc2_send_events(struct work_struct *work)
 #undef QC2_EVENT_ENV
 	struct qc2_target *qt = container_of(work, struct qc2_target, event_work);
 	struct mapped_device *md = dm_table_get_md(qt->ti->table);
-	unsigned int i, noio;
+	unsigned int i;
 
-	/* On the queue of the commits: no waiting for our own writes. */
-	noio = memalloc_noio_save();
 	for (i = 0; i < ARRAY_SIZE(envs); i++) {
 		if (!test_and_clear_bit(i, &qt->events))
 			continue;
 		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envs[i]);
 		dm_table_event(qt->ti->table);
 	}
-	memalloc_noio_restore(noio);
 }
 
 void qc2_target_event(struct qc2_target *qt, enum qc2_event event)
 {
 	set_bit(event, &qt->events);
-	queue_work(qt->wq, &qt->event_work);
+	schedule_work(&qt->event_work);
 }
 
 /* Undoes as much of the constructor as was done. */
@@ -457,6 +460,7 @@ static void qc2_free(struct qc2_target *qt)
 
 	if (qt->wq)
 		destroy_workqueue(qt->wq);
+	cancel_work_sync(&qt->event_work);
 	if (!IS_ERR_OR_NULL(qt->tip))
 		qc2_tip_close(qt->tip);
 	if (qt->map.scratch)
@@ -494,6 +498,7 @@ static int qc2_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		return -ENOMEM;
 	}
 	qt->ti = ti;
+	qt->writable = dm_table_get_mode(ti->table) & BLK_OPEN_WRITE;
 	qt->devt = disk_devt(dm_disk(dm_table_get_md(ti->table)));
 	INIT_WORK(&qt->event_work, qc2_send_events);
 
@@ -723,7 +728,7 @@ static int qc2_message(struct dm_target *ti, unsigned int argc, char **argv, cha
 static struct target_type qc2_target_type = {
 	.name = "qcow2chain",
 	.version = {0, 1, 0},
-	.features = DM_TARGET_NOWAIT,
+	.features = DM_TARGET_SINGLETON | DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = qc2_ctr,
 	.dtr = qc2_dtr,

@@ -43,6 +43,7 @@ enum qc2_event {
  * @chain_id: the chain that map, stores and tip belong to
  * @generation: number of this table; never used twice
  * @devt: the mapped device, see QC2_ATTR_DEV
+ * @writable: the table was not loaded as a read-only one
  * @tip_dev: device of the tip
  * @tip: state of the tip
  * @map: the chain map
@@ -57,7 +58,8 @@ enum qc2_event {
  * @doorbell: bit 0 is set while a doorbell is on its way to the daemon
  * @doorbell_work: sends it
  * @events: bit mask of enum qc2_event
- * @event_work: sends @events as uevents
+ * @event_work: sends @events as uevents.  Not on @wq: it may wait for memory,
+ *	and for others who send uevents
  * @list: in the list of netlink.c, under its lock
  * @users: references that netlink operations hold; see qc2_netlink_remove()
  * @unused: completed when @users becomes 0
@@ -67,6 +69,7 @@ struct qc2_target {
 	u8 chain_id[QC2_CHAIN_ID_LEN];
 	u64 generation;
 	dev_t devt;
+	bool writable;
 
 	struct dm_dev *tip_dev;
 	struct qc2_tip *tip;
@@ -94,12 +97,14 @@ struct qc2_target {
  * struct qc2_bio - what is kept with each bio of the target
  * @write: the write in flight; used by tip.c
  * @commit: the write must be committed before it completes
+ * @flush: an empty flush that the tip device does
  * @map_reader: token of the map's readers, or -1; see qc2_map_read_lock()
  * @parked: the read as miss.c keeps it
  */
 struct qc2_bio {
 	struct qc2_tip_write write;
 	bool commit;
+	bool flush;
 	int map_reader;
 	struct qc2_parked parked;
 };

@@ -11,6 +11,7 @@
 #include <linux/blkdev.h>
 #include <linux/math64.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "compat/compat.h"
@@ -195,8 +196,14 @@ struct qc2_tip *qc2_tip_open(struct qc2_target *qt, char **error)
 
 	tip->qt = qt;
 	tip->bdev = qt->tip_dev->bdev;
-	tip->block_sectors = bdev_logical_block_size(tip->bdev) >> SECTOR_SHIFT;
+	/*
+	 * A commit does not touch the physical block of an earlier one, which
+	 * a power failure in the middle of the write might damage.
+	 */
+	tip->block_sectors = clamp(bdev_physical_block_size(tip->bdev) >> SECTOR_SHIFT,
+				   1U, (unsigned int)QC2_TIP_BLOCK_SECTORS);
 	qc2_dirty_init(&tip->dirty);
+	tip->dirty.block_sectors = qt->block_sectors;
 	qc2_commit_prepare(&tip->commit);
 	mutex_lock(&qc2_tips_lock);
 	list_add_tail(&tip->list, &qc2_tips);
@@ -245,8 +252,10 @@ void qc2_tip_close(struct qc2_tip *tip)
  */
 
 /*
- * Two tables may name one device while one takes over from the other, which is
- * suspended by now.  Whatever made that one read-only goes on to be so.
+ * A table takes over from another one of its device, which is suspended by now
+ * and may have the same tip.  If that one could not commit, writes that were
+ * completed are lost, on whichever tip: nobody must be told by a flush of this
+ * one that they are durable.
  */
 static int qc2_tip_check_others(struct qc2_tip *tip)
 {
@@ -255,16 +264,18 @@ static int qc2_tip_check_others(struct qc2_tip *tip)
 
 	mutex_lock(&qc2_tips_lock);
 	list_for_each_entry(other, &qc2_tips, list) {
-		if (other == tip || !other->loaded || other->bdev->bd_dev != tip->bdev->bd_dev)
+		if (other == tip || !other->loaded)
 			continue;
-		if (other->qt->devt != tip->qt->devt) {
+		if (other->qt->devt == tip->qt->devt) {
+			if (!READ_ONCE(other->read_only))
+				continue;
+			DMERR("%pg: a commit failed before; remove the device to clear that",
+			      tip->bdev);
+			tip->read_only = true;
+		} else if (other->bdev->bd_dev == tip->bdev->bd_dev) {
 			DMERR("%pg: the tip is in use by device %u:%u", tip->bdev,
 			      MAJOR(other->qt->devt), MINOR(other->qt->devt));
 			r = -EBUSY;
-		} else if (READ_ONCE(other->read_only)) {
-			DMERR("%pg: tip stays read-only after a failed commit; remove the device",
-			      tip->bdev);
-			tip->read_only = true;
 		}
 	}
 	if (!r)
@@ -313,7 +324,7 @@ static int qc2_load_bitmap_batch(struct qc2_tip *tip, unsigned int nr)
 		r = qc2_dirty_load_block(&tip->dirty, io->blocks[i].block,
 					 qc2_metaio_data(io, i), tip->nr_sectors);
 		if (r == -EINVAL)
-			DMERR("%pg: bitmap of the tip has bits past the end of the disk (damaged)",
+			DMERR("%pg: bitmap of the tip is damaged or has unaligned bits",
 			      tip->bdev);
 		if (r)
 			return r;
@@ -364,6 +375,9 @@ static int qc2_load_journal_sector(struct qc2_tip *tip, struct qc2_tip_journal *
 		struct qc2_range range = qc2_journal_range(sector, i);
 
 		r = qc2_dirty_load_range(&tip->dirty, range.sector, range.nr_sectors);
+		if (r == -EINVAL)
+			DMERR("%pg: journal of the tip has unaligned ranges",
+			      tip->bdev);
 		if (r < 0)
 			return r;
 		any |= r;
@@ -481,12 +495,15 @@ void qc2_tip_remap(struct qc2_tip *tip, struct bio *bio, u64 sector)
 int qc2_tip_write_begin(struct qc2_tip *tip, struct qc2_tip_write *write,
 			u64 sector, unsigned int nr_sectors, bool nowait)
 {
+	gfp_t gfp = (nowait ? GFP_NOWAIT : GFP_NOIO) | __GFP_NOWARN;
 	int r;
 
-	r = qc2_dirty_prepare(&tip->dirty, sector, nr_sectors,
-			      nowait ? GFP_NOWAIT | __GFP_NOWARN : GFP_NOIO | __GFP_NOFAIL);
-	if (r < 0)
-		return -EAGAIN;
+	/* Not with __GFP_NOFAIL: kswapd may be the one who writes. */
+	while ((r = qc2_dirty_prepare(&tip->dirty, sector, nr_sectors, gfp)) < 0) {
+		if (nowait)
+			return -EAGAIN;
+		memalloc_retry_wait(gfp);
+	}
 	write->sector = sector;
 	write->nr_sectors = r ? nr_sectors : 0;
 	return 0;

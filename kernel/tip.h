@@ -27,7 +27,8 @@ struct qc2_target;
  * @data_start: likewise
  * @id: likewise
  * @nr_blocks: blocks of the bitmap
- * @block_sectors: logical block size of the device
+ * @block_sectors: physical block size of the device, at most
+ *	QC2_TIP_BLOCK_SECTORS
  * @loaded: the state was read from the device
  * @read_only: a commit has failed
  * @full: a write has failed because the device was full
