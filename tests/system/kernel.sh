@@ -27,18 +27,21 @@ make_disk()
 
 chainctl_tip() { command chainctl tip "$@"; }
 
-# create_disk [FEATURES] - the device-mapper device "disk"
+# create_disk [FEATURES [OPTION…]] - the device-mapper device "disk", with options
+# of dmsetup
 create_disk()
 {
-	dmsetup create disk --noudevsync \
+	dmsetup create disk --noudevsync "${@:2}" \
 		--table "0 $SECTORS qcow2chain $ID $TIP 1 $STORE ${1-}"
 	dmsetup mknodes disk
 	DEV=$(dmsetup info -c --noheadings -o major,minor disk)
 }
 
+# start_qc2nl [ARGUMENT…] - a daemon, by default for the disk
 start_qc2nl()
 {
-	build/user/tests/tools/qc2nl identity "$DEV" > "$T/qc2nl.log" 2>&1 &
+	[ $# -gt 0 ] || set -- "$DEV"
+	build/user/tests/tools/qc2nl identity "$@" > "$T/qc2nl.log" 2>&1 &
 	QC2NL_PID=$!
 	wait_until 30 grep -q '^ready' "$T/qc2nl.log"
 }
@@ -49,6 +52,9 @@ stop_qc2nl()
 	kill -KILL "$QC2NL_PID"
 	wait "$QC2NL_PID" 2> /dev/null || true
 }
+
+# Reads wait for the daemon.
+parked() { [ "$(status_field 5)" != 0 ]; }
 
 no_daemon() { [ "$(status_field 2)" = 0 ]; }
 

@@ -2,21 +2,35 @@
 /*
  * A raw client of the kernel's netlink family, for tests of the kernel alone:
  *
- *	qc2nl identity DEV	be the daemon of a device whose store 0 holds the
- *				virtual disk itself; prints "ready", ends by a
- *				signal
- *	qc2nl hostile DEV	register, wait for a request, send replies that
- *				the kernel must refuse, each for its reason, and
- *				at last a right one
- *	qc2nl second DEV	registering must fail: another daemon is there
+ *	qc2nl identity [--rcvbuf BYTES] DEV…
+ *				be the daemon of devices whose store 0 holds the
+ *				virtual disk itself; prints "ready", "overrun"
+ *				for each ENOBUFS, and ends by a signal.  With
+ *				--rcvbuf it has a buffer of that size, and asks
+ *				only when it is told of something
+ *	qc2nl hostile DEV OTHER	register, wait for a request, send messages that
+ *				the kernel must refuse, each for its reason, see
+ *				that the request still waits, and at last answer
+ *				it.  OTHER is another device; the store is as
+ *				large as the disk
+ *	qc2nl late DEV		take a request, print "holding", wait until a new
+ *				table asks again; the reply to the old one is
+ *				refused, that to the new one is not
+ *	qc2nl second DEV	another daemon is there: everything that is the
+ *				daemon's right is refused
+ *	qc2nl handover DEV	two sockets pass the device on to each other
+ *	qc2nl denied DEV	the caller may do nothing
+ *	qc2nl zero DEV		say, unasked, that the whole disk is zeros
  *
  * DEV is MAJOR:MINOR.  Exit status 0 if all was as expected.
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
@@ -24,259 +38,792 @@
 
 #include <linux/dm-qcow2chain.h>
 
-#define NR_REQUESTS	512
-
 struct request {
+	uint32_t dev;
 	uint64_t generation, id, sector, nr_sectors;
 };
 
-static struct nl_sock *sock;		/* registrations and doorbells */
-static struct nl_sock *calls;		/* used by those who are not the daemon */
+/* A loaded table, as GET_DEVICES shows it. */
+struct table {
+	uint32_t dev, owner;
+	uint64_t generation, nr_sectors;
+};
+
+static struct nl_sock *sock;		/* of the daemon that we are, if we are one */
 static int family;
 static uint32_t dev;
-static struct request requests[NR_REQUESTS];
+static struct request *requests;	/* of the last dump */
 static unsigned int nr_requests;
+static struct table table;		/* the newest one of @dev */
+static bool overrun;			/* messages were lost: cleared by the user */
 
-static void die(const char *what, int err)
+static void __attribute__((noreturn)) die(const char *what, int err)
 {
 	fprintf(stderr, "qc2nl: %s: %s\n", what, nl_geterror(err));
 	exit(1);
 }
 
-static struct nl_msg *message(int cmd, int flags)
+static int usage(void)
 {
-	struct nl_msg *msg = nlmsg_alloc_size(65536);
+	fprintf(stderr, "usage: qc2nl identity [--rcvbuf BYTES] DEV... | hostile DEV OTHER |\n"
+		"             late|second|handover|denied|zero DEV\n"
+		"DEV is MAJOR:MINOR\n");
+	return 2;
+}
+
+static uint32_t parse_dev(const char *arg)
+{
+	unsigned int major, minor;
+
+	if (!arg || sscanf(arg, "%u:%u", &major, &minor) != 2)
+		exit(usage());
+	return major << 20 | minor;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Messages
+ * ---------------------------------------------------------------------------
+ */
+
+/* Without a device for @of 0. */
+static struct nl_msg *message(int cmd, int flags, uint32_t of)
+{
+	struct nl_msg *msg = nlmsg_alloc_size(128 << 10);
 
 	if (!msg || !genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0,
 				 NLM_F_REQUEST | flags, cmd, QC2_GENL_VERSION))
 		die("cannot make a message", -NLE_NOMEM);
-	nla_put_u32(msg, QC2_ATTR_DEV, dev);
+	if (of)
+		nla_put_u32(msg, QC2_ATTR_DEV, of);
 	return msg;
+}
+
+static struct nl_msg *pending_message(uint32_t of, bool resend)
+{
+	struct nl_msg *msg = message(QC2_CMD_GET_PENDING, NLM_F_DUMP, of);
+
+	if (resend)
+		nla_put_flag(msg, QC2_ATTR_RESEND);
+	return msg;
+}
+
+static struct nl_msg *runs_message(uint64_t generation, const struct qc2_run *runs,
+				   unsigned int nr_bytes)
+{
+	struct nl_msg *msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+
+	nla_put_u64(msg, QC2_ATTR_GENERATION, generation);
+	nla_put(msg, QC2_ATTR_RUNS, nr_bytes, runs);
+	return msg;
+}
+
+static struct nl_msg *errno_message(uint64_t generation, uint64_t id, uint32_t err)
+{
+	struct nl_msg *msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+
+	nla_put_u64(msg, QC2_ATTR_GENERATION, generation);
+	nla_put_u64(msg, QC2_ATTR_ID, id);
+	nla_put_u32(msg, QC2_ATTR_ERRNO, err);
+	return msg;
+}
+
+static struct nl_msg *forget_message(uint64_t sector, uint64_t nr_sectors)
+{
+	struct nl_msg *msg = message(QC2_CMD_FORGET, NLM_F_ACK, dev);
+
+	nla_put_u32(msg, QC2_ATTR_STORE, 0);
+	nla_put_u64(msg, QC2_ATTR_SECTOR, sector);
+	nla_put_u64(msg, QC2_ATTR_SECTORS, nr_sectors);
+	return msg;
+}
+
+static void on_request(struct nlattr **attrs)
+{
+	requests = reallocarray(requests, nr_requests + 1, sizeof(*requests));
+	if (!requests)
+		die("requests", -NLE_NOMEM);
+	requests[nr_requests++] = (struct request){
+		.dev = nla_get_u32(attrs[QC2_ATTR_DEV]),
+		.generation = nla_get_u64(attrs[QC2_ATTR_GENERATION]),
+		.id = nla_get_u64(attrs[QC2_ATTR_ID]),
+		.sector = nla_get_u64(attrs[QC2_ATTR_SECTOR]),
+		.nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]),
+	};
+}
+
+static void on_table(struct nlattr **attrs)
+{
+	if (nla_get_u32(attrs[QC2_ATTR_DEV]) != dev ||
+	    nla_get_u64(attrs[QC2_ATTR_GENERATION]) < table.generation)
+		return;
+	table = (struct table){
+		.dev = dev,
+		.owner = nla_get_u32(attrs[QC2_ATTR_OWNER]),
+		.generation = nla_get_u64(attrs[QC2_ATTR_GENERATION]),
+		.nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]),
+	};
 }
 
 static int on_message(struct nl_msg *msg, void *arg)
 {
 	struct genlmsghdr *hdr = nlmsg_data(nlmsg_hdr(msg));
 	struct nlattr *attrs[QC2_ATTR_MAX + 1];
-	struct request *req;
 
-	if (hdr->cmd != QC2_CMD_GET_PENDING || nr_requests == NR_REQUESTS)
-		return NL_OK;
 	if (genlmsg_parse(nlmsg_hdr(msg), 0, attrs, QC2_ATTR_MAX, NULL))
-		return NL_SKIP;
-	req = &requests[nr_requests++];
-	req->generation = nla_get_u64(attrs[QC2_ATTR_GENERATION]);
-	req->id = nla_get_u64(attrs[QC2_ATTR_ID]);
-	req->sector = nla_get_u64(attrs[QC2_ATTR_SECTOR]);
-	req->nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]);
+		die("message from the kernel", -NLE_MSGTYPE_NOSUPPORT);
+	if (hdr->cmd == QC2_CMD_GET_PENDING)
+		on_request(attrs);
+	else if (hdr->cmd == QC2_CMD_GET_DEVICES)
+		on_table(attrs);
 	return NL_OK;
 }
 
-static int done;
+/* The call that waits for its answer. */
+static struct {
+	uint32_t seq;
+	bool done;
+	int error;
+	char text[256];		/* the kernel's words */
+} asked;
 
 static int on_done(struct nl_msg *msg, void *arg)
 {
-	done = 1;
-	return NL_STOP;
-}
-
-static int call_error;
-
-static int on_error(struct sockaddr_nl *addr, struct nlmsgerr *err, void *arg)
-{
-	call_error = err->error;
-	done = 1;
+	if (nlmsg_hdr(msg)->nlmsg_seq == asked.seq)
+		asked.done = true;
 	return NL_SKIP;
 }
 
-/* Sends a message and waits for its end; returns 0 or a negative errno. */
+static int on_error(struct sockaddr_nl *addr, struct nlmsgerr *err, void *arg)
+{
+	struct nlmsghdr *hdr = (struct nlmsghdr *)((char *)err - NLMSG_HDRLEN);
+	struct nlattr *attrs[NLMSGERR_ATTR_MAX + 1];
+
+	if (hdr->nlmsg_seq != asked.seq)
+		return NL_SKIP;
+	asked.error = err->error;
+	asked.done = true;
+	if ((hdr->nlmsg_flags & NLM_F_ACK_TLVS) &&
+	    !nlmsg_parse(hdr, sizeof(*err), attrs, NLMSGERR_ATTR_MAX, NULL) &&
+	    attrs[NLMSGERR_ATTR_MSG])
+		nla_strlcpy(asked.text, attrs[NLMSGERR_ATTR_MSG], sizeof(asked.text));
+	return NL_SKIP;
+}
+
+/* Takes what has come.  Return: whether there may be more. */
+static bool receive(struct nl_sock *on)
+{
+	int r = nl_recvmsgs_default(on);
+
+	if (r == -NLE_NOMEM) {		/* ENOBUFS */
+		overrun = true;
+		puts("overrun");
+		fflush(stdout);
+	} else if (r < 0 && r != -NLE_AGAIN) {
+		die("receive", r);
+	}
+	return r != -NLE_AGAIN;
+}
+
+/*
+ * Sends a message.  The kernel works it off at once, so the answer lies there,
+ * unless it was lost in an overrun.  Returns 0 or a negative errno, -ENOBUFS if
+ * the answer was lost.
+ */
 static int call(struct nl_sock *on, struct nl_msg *msg)
 {
 	int r;
 
-	done = 0;
-	call_error = 0;
-	r = nl_send_auto(on, msg);
+	memset(&asked, 0, sizeof(asked));
+	nl_complete_msg(on, msg);
+	asked.seq = nlmsg_hdr(msg)->nlmsg_seq;
+	r = nl_send(on, msg);
 	nlmsg_free(msg);
 	if (r < 0)
 		die("send", r);
-	while (!done) {
-		r = nl_recvmsgs_default(on);
-		if (r < 0)
-			die("receive", r);
-	}
-	return call_error;
+	while (!asked.done && receive(on))
+		;
+	if (!asked.done && !overrun)
+		die("no answer", -NLE_AGAIN);
+	return asked.done ? asked.error : -ENOBUFS;
 }
 
-static struct nl_sock *open_sock(void)
+static struct nl_sock *open_sock(int rcvbuf)
 {
 	struct nl_sock *s = nl_socket_alloc();
+	int one = 1, fd;
 
 	if (!s || genl_connect(s))
 		die("connect", -NLE_FAILURE);
-	nl_socket_disable_seq_check(s);
 	family = genl_ctrl_resolve(s, QC2_GENL_NAME);
 	if (family < 0)
 		die("family " QC2_GENL_NAME, family);
+	nl_socket_disable_seq_check(s);
+	nl_socket_disable_auto_ack(s);
+	nl_socket_set_nonblocking(s);
+	nl_socket_set_msg_buf_size(s, 65536);
 	nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_message, NULL);
 	nl_socket_modify_cb(s, NL_CB_FINISH, NL_CB_CUSTOM, on_done, NULL);
 	nl_socket_modify_cb(s, NL_CB_ACK, NL_CB_CUSTOM, on_done, NULL);
 	nl_socket_modify_err_cb(s, NL_CB_CUSTOM, on_error, NULL);
+	fd = nl_socket_get_fd(s);
+	if (setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one)) ||
+	    setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one)) ||
+	    (rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof(rcvbuf))))
+		die("setsockopt", -NLE_FAILURE);
 	return s;
 }
 
 static void expect(const char *what, int found, int expected)
 {
-	printf("%s: %s, expected %s\n", what, strerror(-found), strerror(-expected));
+	printf("%s: %s%s%s, expected %s\n", what, strerror(-found), *asked.text ? ": " : "",
+	       asked.text, strerror(-expected));
 	fflush(stdout);
 	if (found != expected)
 		exit(1);
 }
 
-static int reply(uint64_t generation, const struct qc2_run *runs, unsigned int nr_bytes)
+static void check(const char *what, bool right)
 {
-	struct nl_msg *msg = message(QC2_CMD_REPLY, NLM_F_ACK);
-
-	nla_put_u64(msg, QC2_ATTR_GENERATION, generation);
-	if (runs)
-		nla_put(msg, QC2_ATTR_RUNS, nr_bytes, runs);
-	return call(sock, msg);
+	printf("%s: %s\n", what, right ? "right" : "wrong");
+	fflush(stdout);
+	if (!right)
+		exit(1);
 }
 
-static int reply_errno(uint64_t generation, uint64_t id, uint32_t err)
+static void get_table(struct nl_sock *on)
 {
-	struct nl_msg *msg = message(QC2_CMD_REPLY, NLM_F_ACK);
-
-	nla_put_u64(msg, QC2_ATTR_GENERATION, generation);
-	nla_put_u64(msg, QC2_ATTR_ID, id);
-	nla_put_u32(msg, QC2_ATTR_ERRNO, err);
-	return call(sock, msg);
+	table.generation = 0;
+	expect("asking for the tables",
+	       call(on, message(QC2_CMD_GET_DEVICES, NLM_F_DUMP, 0)), 0);
+	check("the device has a table", table.generation);
 }
 
-static void wait_for_requests(void)
+static void register_sock(void)
+{
+	expect("registering", call(sock, message(QC2_CMD_REGISTER, NLM_F_ACK, dev)), 0);
+}
+
+/* Until there is a request of a table newer than @generation. */
+static void wait_for_request(uint64_t generation)
 {
 	struct pollfd pfd = { .fd = nl_socket_get_fd(sock), .events = POLLIN };
 
-	nr_requests = 0;
-	call(sock, message(QC2_CMD_GET_PENDING, NLM_F_DUMP));
-	while (!nr_requests) {
+	for (;;) {
+		nr_requests = 0;
+		expect("fetching requests", call(sock, pending_message(dev, false)), 0);
+		if (nr_requests && requests[0].generation > generation)
+			return;
 		poll(&pfd, 1, 1000);
-		call(sock, message(QC2_CMD_GET_PENDING, NLM_F_DUMP));
 	}
 }
 
-static void __attribute__((noreturn)) identity(void)
+/*
+ * ---------------------------------------------------------------------------
+ * A daemon
+ * ---------------------------------------------------------------------------
+ */
+
+static void fetch(uint32_t of, bool resend)
+{
+	int r = call(sock, pending_message(of, resend));
+
+	/* A dump that an overrun has cut short ends before the next one starts. */
+	if (r == -ENOBUFS || r == -EBUSY)
+		overrun = true;
+	else if (r && r != -ENODEV)	/* a device may go */
+		expect("fetching requests", r, 0);
+}
+
+static void answer(const struct request *req)
+{
+	struct qc2_run run = {
+		.sector = req->sector,
+		.nr_sectors = req->nr_sectors,
+		.store_sector = req->sector,
+	};
+	int r;
+
+	dev = req->dev;
+	r = call(sock, runs_message(req->generation, &run, sizeof(run)));
+	/* The table may have been swapped meanwhile. */
+	if (r && r != -ENODEV && r != -ENOBUFS)
+		expect("reply", r, 0);
+}
+
+static void __attribute__((noreturn)) identity(char **devs, unsigned int nr_devs, int timer_ms)
+{
+	struct pollfd pfd = { .fd = nl_socket_get_fd(sock), .events = POLLIN };
+	unsigned int i;
+	bool resend;
+
+	for (i = 0; i < nr_devs; i++) {
+		dev = parse_dev(devs[i]);
+		register_sock();
+	}
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		while (receive(sock))
+			;
+		nr_requests = 0;
+		resend = overrun;
+		overrun = false;
+		for (i = 0; i < nr_devs; i++)
+			fetch(parse_dev(devs[i]), resend);
+		for (i = 0; i < nr_requests; i++)
+			answer(&requests[i]);
+		if (!nr_requests && !overrun)
+			poll(&pfd, 1, timer_ms);
+	}
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * What the kernel must refuse
+ * ---------------------------------------------------------------------------
+ */
+
+static struct request held;		/* waits while we misbehave */
+
+static void still_waits(void)
 {
 	unsigned int i;
 	int r;
 
-	puts("ready");
-	fflush(stdout);
-	for (;;) {
-		wait_for_requests();
-		for (i = 0; i < nr_requests; i++) {
-			struct qc2_run run = {
-				.sector = requests[i].sector,
-				.nr_sectors = requests[i].nr_sectors,
-				.store_sector = requests[i].sector,
-			};
-
-			/* The table may have been swapped meanwhile. */
-			r = reply(requests[i].generation, &run, sizeof(run));
-			if (r && r != -ENODEV)
-				expect("reply", r, 0);
-		}
+	nr_requests = 0;
+	r = call(sock, pending_message(held.dev, true));
+	for (i = 0; !r && i < nr_requests; i++) {
+		if (requests[i].id == held.id && requests[i].generation == held.generation)
+			return;
 	}
+	check("the request still waits", false);
 }
 
-static int hostile(void)
+/* A refused message has no effect. */
+static void refused_on(struct nl_sock *on, const char *what, struct nl_msg *msg, int expected)
 {
-	struct request req;
-	struct qc2_run good, run[2];
+	expect(what, call(on, msg), expected);
+	still_waits();
+}
 
-	wait_for_requests();
-	req = requests[0];
-	good = (struct qc2_run){ .sector = req.sector, .nr_sectors = req.nr_sectors,
-				 .store_sector = req.sector };
+static void refused(const char *what, struct nl_msg *msg, int expected)
+{
+	refused_on(sock, what, msg, expected);
+}
 
-	expect("another generation", reply(req.generation + 1000, &good, sizeof(good)), -ENODEV);
-	expect("generation 0", reply(0, &good, sizeof(good)), -ENODEV);
-	expect("no runs", reply(req.generation, NULL, 0), -EINVAL);
-	expect("empty array", reply(req.generation, &good, 0), -EINVAL);
-	expect("half a run", reply(req.generation, &good, sizeof(good) / 2), -EINVAL);
+/* The kernel says in words what is wrong with runs. */
+static void bad_runs(const char *what, const struct qc2_run *runs, unsigned int nr)
+{
+	expect(what, call(sock, runs_message(held.generation, runs, nr * sizeof(*runs))), -EINVAL);
+	check("a reason is given", *asked.text);
+	still_waits();
+}
+
+static unsigned int logical_block_sectors(void)
+{
+	char path[128];
+	unsigned int bytes;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/logical_block_size",
+		 dev >> 20, dev & 0xfffff);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%u", &bytes) != 1)
+		die(path, -NLE_FAILURE);
+	fclose(file);
+	return bytes / 512;
+}
+
+static struct qc2_run identity_run(uint64_t sector, uint32_t nr_sectors)
+{
+	return (struct qc2_run){
+		.sector = sector, .nr_sectors = nr_sectors, .store_sector = sector,
+	};
+}
+
+static void hostile_runs(void)
+{
+	unsigned int block = logical_block_sectors();
+	const struct qc2_run good = identity_run(held.sector, held.nr_sectors);
+	uint64_t size = table.nr_sectors;
+	struct qc2_run run[2];
 
 	run[0] = good;
 	run[0].nr_sectors = 0;
-	expect("empty run", reply(req.generation, run, sizeof(good)), -EINVAL);
+	bad_runs("empty run", run, 1);
 	run[0] = good;
-	run[0].store = 1;
-	expect("unknown store", reply(req.generation, run, sizeof(good)), -EINVAL);
-	run[0] = good;
-	run[0].store = QC2_STORE_ZERO - 1;
-	expect("huge store", reply(req.generation, run, sizeof(good)), -EINVAL);
-	run[0] = good;
-	run[0].store_sector = UINT64_MAX - 7;
-	expect("store sector overflow", reply(req.generation, run, sizeof(good)), -EINVAL);
+	run[0].nr_sectors = UINT32_MAX - 7;
+	bad_runs("run past the end of the disk", run, 1);
+	run[0] = identity_run(size, held.nr_sectors);
+	bad_runs("run behind the end of the disk", run, 1);
 	run[0] = good;
 	run[0].sector = UINT64_MAX - 7;
-	expect("sector overflow", reply(req.generation, run, sizeof(good)), -EINVAL);
+	bad_runs("sector overflow", run, 1);
+	run[0].sector = 1ULL << 63;
+	bad_runs("huge sector", run, 1);
+
 	run[0] = good;
-	run[0].nr_sectors = UINT32_MAX;
-	expect("run past the end", reply(req.generation, run, sizeof(good)), -EINVAL);
+	run[0].store_sector = size - 8;
+	bad_runs("run past the end of the store", run, 1);
+	run[0].store_sector = size;
+	bad_runs("run behind the end of the store", run, 1);
+	run[0].store_sector = UINT64_MAX - 7;
+	bad_runs("store sector overflow", run, 1);
+	run[0] = good;
+	run[0].store = 1;
+	bad_runs("unknown store", run, 1);
+	run[0].store = QC2_STORE_ZERO - 1;
+	bad_runs("huge store", run, 1);
 	run[0] = good;
 	run[0].store = QC2_STORE_ZERO;
 	run[0].store_sector = 8;
-	expect("zeros with a place", reply(req.generation, run, sizeof(good)), -EINVAL);
+	bad_runs("zeros with a place", run, 1);
+
+	/* The first run alone would be right. */
 	run[0] = good;
 	run[1] = good;
-	expect("overlapping runs", reply(req.generation, run, sizeof(run)), -EINVAL);
+	bad_runs("the same run twice", run, 2);
+	run[1] = identity_run(held.sector + 64, held.nr_sectors);
+	bad_runs("overlapping runs", run, 2);
+	run[0] = identity_run(held.sector + 64, 8);
+	run[1] = identity_run(held.sector + 32, 8);
+	bad_runs("unsorted runs", run, 2);
 	run[0] = good;
-	run[0].nr_sectors = 8;
-	run[0].sector += 64;
-	run[1] = run[0];
-	run[1].sector -= 32;
-	expect("unsorted runs", reply(req.generation, run, sizeof(run)), -EINVAL);
+	run[1] = identity_run(held.sector + held.nr_sectors, 8);
+	run[1].store = 1;
+	bad_runs("a right run before a wrong one", run, 2);
 
-	expect("error for an unknown id", reply_errno(req.generation, req.id + 1000, EIO),
-	       -ENOENT);
-	expect("errno 0", reply_errno(req.generation, req.id, 0), -ERANGE);
-	expect("errno out of range", reply_errno(req.generation, req.id, 5000), -ERANGE);
+	if (block > 1) {
+		run[0] = good;
+		run[0].sector++;
+		run[0].nr_sectors -= block;
+		bad_runs("unaligned sector", run, 1);
+		run[0] = good;
+		run[0].nr_sectors--;
+		bad_runs("unaligned length", run, 1);
+		run[0] = good;
+		run[0].store_sector++;
+		bad_runs("unaligned store sector", run, 1);
+		run[0].store = QC2_STORE_ZERO;
+		run[0].store_sector = 0;
+		run[0].nr_sectors--;
+		bad_runs("unaligned zeros", run, 1);
+	}
+}
 
-	expect("registering twice", call(sock, message(QC2_CMD_REGISTER, NLM_F_ACK)), 0);
-	expect("the good reply", reply(req.generation, &good, sizeof(good)), 0);
-	expect("the good reply again", reply(req.generation, &good, sizeof(good)), 0);
-	expect("error after the answer", reply_errno(req.generation, req.id, EIO), -ENOENT);
+static void hostile_attributes(void)
+{
+	const struct qc2_run good = identity_run(held.sector, held.nr_sectors);
+	static struct qc2_run many[QC2_MAX_RUNS + 1];
+	unsigned int i, block = logical_block_sectors();
+	struct nl_msg *msg;
+	struct nlattr *nla;
+
+	refused("empty array", runs_message(held.generation, &good, 0), -EINVAL);
+	refused("half a run", runs_message(held.generation, &good, sizeof(good) / 2), -EINVAL);
+	for (i = 0; i <= QC2_MAX_RUNS; i++)
+		many[i] = identity_run(held.sector + i * block, block);
+	refused("too many runs", runs_message(held.generation, many, sizeof(many)), -ERANGE);
+	refused("more than the greatest number of runs by a byte",
+		runs_message(held.generation, many, sizeof(many) - sizeof(many[0]) + 1), -ERANGE);
+
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	refused("neither runs nor an error", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put_u64(msg, QC2_ATTR_ID, held.id);
+	refused("request without an error", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put_u32(msg, QC2_ATTR_ERRNO, EIO);
+	refused("error without a request", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put(msg, QC2_ATTR_RUNS, sizeof(good), &good);
+	refused("no generation", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, 0);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put(msg, QC2_ATTR_RUNS, sizeof(good), &good);
+	refused("no device", msg, -EINVAL);
+	refused("nothing", message(QC2_CMD_REPLY, NLM_F_ACK, 0), -EINVAL);
+
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u32(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put(msg, QC2_ATTR_RUNS, sizeof(good), &good);
+	refused("short generation", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put_u32(msg, QC2_ATTR_ID, held.id);
+	nla_put_u32(msg, QC2_ATTR_ERRNO, EIO);
+	refused("short id", msg, -EINVAL);
+	msg = message(QC2_CMD_REPLY, NLM_F_ACK, dev);
+	nla_put_u64(msg, QC2_ATTR_GENERATION, held.generation);
+	nla_put_u64(msg, QC2_ATTR_ID, held.id);
+	nla_put_u64(msg, QC2_ATTR_ERRNO, EIO);
+	refused("long errno", msg, -EINVAL);
+	msg = runs_message(held.generation, &good, sizeof(good));
+	nla_put_u32(msg, QC2_ATTR_MAX + 1, 0);
+	refused("unknown attribute", msg, -EINVAL);
+	/* The last attribute says that it reaches past the end of the message. */
+	msg = runs_message(held.generation, &good, sizeof(good));
+	nla = nlmsg_find_attr(nlmsg_hdr(msg), GENL_HDRLEN, QC2_ATTR_RUNS);
+	nla->nla_len += sizeof(good);
+	refused("truncated attribute", msg, -EINVAL);
+	msg = runs_message(held.generation, &good, sizeof(good));
+	nla = nlmsg_find_attr(nlmsg_hdr(msg), GENL_HDRLEN, QC2_ATTR_RUNS);
+	nla->nla_len = 1;
+	refused("attribute shorter than its header", msg, -EINVAL);
+}
+
+static void hostile_errnos(void)
+{
+	refused("unknown id", errno_message(held.generation, held.id + 1000, EIO), -ENOENT);
+	refused("id 0", errno_message(held.generation, 0, EIO), -ENOENT);
+	refused("errno 0", errno_message(held.generation, held.id, 0), -ERANGE);
+	refused("errno 4096", errno_message(held.generation, held.id, 4096), -ERANGE);
+	refused("negative errno", errno_message(held.generation, held.id, -EIO), -ERANGE);
+}
+
+static void hostile_devices(uint32_t other)
+{
+	const struct qc2_run good = identity_run(held.sector, held.nr_sectors);
+	uint64_t generation = held.generation;
+	struct nl_sock *stranger = open_sock(0);
+	struct nl_msg *msg;
+
+	refused("a later generation", runs_message(generation + 1000, &good, sizeof(good)),
+		-ENODEV);
+	refused("generation 0", runs_message(0, &good, sizeof(good)), -ENODEV);
+	refused("error of another generation", errno_message(generation + 1000, held.id, EIO),
+		-ENODEV);
+
+	dev = 0xfff00000;
+	refused("unknown device", runs_message(generation, &good, sizeof(good)), -ENODEV);
+	refused("registering for an unknown device",
+		message(QC2_CMD_REGISTER, NLM_F_ACK, dev), -ENODEV);
+	refused("requests of an unknown device", pending_message(dev, false), -ENODEV);
+	refused("forgetting on an unknown device", forget_message(0, 8), -ENODEV);
+	msg = message(QC2_CMD_REGISTER, NLM_F_ACK, 0);
+	nla_put_u32(msg, QC2_ATTR_DEV, 0);
+	refused("device 0", msg, -ERANGE);
+	refused("registering for no device", message(QC2_CMD_REGISTER, NLM_F_ACK, 0), -EINVAL);
+	refused("unregistering from no device", message(QC2_CMD_UNREGISTER, NLM_F_ACK, 0),
+		-EINVAL);
+	refused("requests of no device", message(QC2_CMD_GET_PENDING, NLM_F_DUMP, 0), -EINVAL);
+
+	dev = other;
+	get_table(sock);
+	refused("generation of another device", runs_message(generation, &good, sizeof(good)),
+		-ENODEV);
+	refused("device of no daemon", runs_message(table.generation, &good, sizeof(good)),
+		-EPERM);
+	refused("error for a device of no daemon",
+		errno_message(table.generation, held.id, EIO), -EPERM);
+	refused("requests of a device of no daemon", pending_message(dev, true), -EPERM);
+	refused("unregistering from a device of no daemon",
+		message(QC2_CMD_UNREGISTER, NLM_F_ACK, dev), 0);
+
+	dev = held.dev;
+	get_table(sock);
+	refused_on(stranger, "a stranger's reply",
+		   runs_message(generation, &good, sizeof(good)), -EPERM);
+	refused_on(stranger, "a stranger's error", errno_message(generation, held.id, EIO),
+		   -EPERM);
+	nl_socket_free(stranger);
+}
+
+static void hostile_commands(void)
+{
+	struct nl_msg *msg;
+
+	refused("a doorbell", message(QC2_CMD_DOORBELL, NLM_F_ACK, dev), -EOPNOTSUPP);
+	refused("unknown command", message(QC2_CMD_MAX + 1, NLM_F_ACK, dev), -EOPNOTSUPP);
+	refused("requests without a dump", message(QC2_CMD_GET_PENDING, NLM_F_ACK, dev),
+		-EOPNOTSUPP);
+	refused("a dump of a reply", message(QC2_CMD_REPLY, NLM_F_DUMP, dev), -EOPNOTSUPP);
+
+	refused("forgetting nothing", forget_message(0, 0), -EINVAL);
+	refused("forgetting with overflow", forget_message(16, UINT64_MAX - 8), -EINVAL);
+	refused("forgetting nowhere", message(QC2_CMD_FORGET, NLM_F_ACK, dev), -EINVAL);
+	msg = message(QC2_CMD_FORGET, NLM_F_ACK, dev);
+	nla_put_u32(msg, QC2_ATTR_STORE, QC2_MAX_STORES);
+	nla_put_u64(msg, QC2_ATTR_SECTOR, 0);
+	nla_put_u64(msg, QC2_ATTR_SECTORS, 8);
+	refused("forgetting an impossible store", msg, -ERANGE);
+}
+
+static int hostile(uint32_t other)
+{
+	static struct qc2_run many[QC2_MAX_RUNS];
+	unsigned int i, block = logical_block_sectors();
+	struct qc2_run good;
+
+	register_sock();
+	register_sock();
+	wait_for_request(0);
+	held = requests[0];
+	get_table(sock);
+
+	hostile_runs();
+	hostile_attributes();
+	hostile_errnos();
+	hostile_devices(other);
+	hostile_commands();
+
+	good = identity_run(held.sector, held.nr_sectors);
+	expect("the good reply",
+	       call(sock, runs_message(held.generation, &good, sizeof(good))), 0);
+	expect("the good reply again",
+	       call(sock, runs_message(held.generation, &good, sizeof(good))), 0);
+	expect("error after the answer",
+	       call(sock, errno_message(held.generation, held.id, EIO)), -ENOENT);
+	for (i = 0; i < QC2_MAX_RUNS; i++)
+		many[i] = identity_run(i * block, block);
+	expect("the greatest number of runs",
+	       call(sock, runs_message(held.generation, many, sizeof(many))), 0);
+	return 0;
+}
+
+static int late(void)
+{
+	struct request old;
+	struct qc2_run run;
+
+	register_sock();
+	wait_for_request(0);
+	old = requests[0];
+	puts("holding");
+	fflush(stdout);
+
+	wait_for_request(old.generation);
+	held = requests[0];
+	/* Wrong data, to be sure. */
+	run = identity_run(old.sector, old.nr_sectors);
+	run.store = QC2_STORE_ZERO;
+	run.store_sector = 0;
+	refused("reply to the old table", runs_message(old.generation, &run, sizeof(run)),
+		-ENODEV);
+	refused("error for the old table", errno_message(old.generation, old.id, EIO), -ENODEV);
+	run = identity_run(held.sector, held.nr_sectors);
+	expect("reply to the new table",
+	       call(sock, runs_message(held.generation, &run, sizeof(run))), 0);
+	return 0;
+}
+
+static int second(void)
+{
+	struct qc2_run run;
+
+	get_table(sock);
+	run = identity_run(0, 8);
+	expect("registering", call(sock, message(QC2_CMD_REGISTER, NLM_F_ACK, dev)), -EBUSY);
+	expect("pending requests of another's device", call(sock, pending_message(dev, true)),
+	       -EPERM);
+	expect("unregistering another", call(sock, message(QC2_CMD_UNREGISTER, NLM_F_ACK, dev)),
+	       -EPERM);
+	expect("reply", call(sock, runs_message(table.generation, &run, sizeof(run))), -EPERM);
+	expect("error", call(sock, errno_message(table.generation, 1, EIO)), -EPERM);
+	return 0;
+}
+
+/* A request that one has fetched is the other's when it registers. */
+static int handover(void)
+{
+	struct nl_sock *first = open_sock(0), *next;
+	struct qc2_run run;
+
+	sock = first;
+	register_sock();
+	wait_for_request(0);
+	held = requests[0];
+	nr_requests = 0;
+	expect("fetching again", call(sock, pending_message(dev, false)), 0);
+	check("nothing is handed out twice", !nr_requests);
+
+	next = open_sock(0);
+	refused_on(next, "registering a second daemon",
+		   message(QC2_CMD_REGISTER, NLM_F_ACK, dev), -EBUSY);
+	expect("unregistering", call(first, message(QC2_CMD_UNREGISTER, NLM_F_ACK, dev)), 0);
+	sock = next;
+	register_sock();
+	wait_for_request(0);
+	check("the same request", requests[0].id == held.id);
+	run = identity_run(held.sector, held.nr_sectors);
+	refused_on(first, "reply of the old daemon",
+		   runs_message(held.generation, &run, sizeof(run)), -EPERM);
+	refused_on(first, "requests for the old daemon", pending_message(dev, true), -EPERM);
+	refused_on(first, "unregistering of the old daemon",
+		   message(QC2_CMD_UNREGISTER, NLM_F_ACK, dev), -EPERM);
+
+	/* A socket that closes gives up what it has, and only that. */
+	nl_socket_free(first);
+	get_table(sock);
+	check("owner after another socket closed",
+	      table.owner == nl_socket_get_local_port(next));
+	nl_socket_free(next);
+	sock = open_sock(0);
+	register_sock();
+	wait_for_request(0);
+	check("the same request", requests[0].id == held.id);
+	expect("reply", call(sock, runs_message(held.generation, &run, sizeof(run))), 0);
+	return 0;
+}
+
+static int denied(void)
+{
+	const struct qc2_run run = identity_run(0, 8);
+
+	expect("tables", call(sock, message(QC2_CMD_GET_DEVICES, NLM_F_DUMP, 0)), -EPERM);
+	expect("registering", call(sock, message(QC2_CMD_REGISTER, NLM_F_ACK, dev)), -EPERM);
+	expect("unregistering", call(sock, message(QC2_CMD_UNREGISTER, NLM_F_ACK, dev)), -EPERM);
+	expect("requests", call(sock, pending_message(dev, true)), -EPERM);
+	expect("reply", call(sock, runs_message(1, &run, sizeof(run))), -EPERM);
+	expect("error", call(sock, errno_message(1, 1, EIO)), -EPERM);
+	expect("forgetting", call(sock, forget_message(0, 8)), -EPERM);
+	return 0;
+}
+
+static int zero(void)
+{
+	struct qc2_run run = { .store = QC2_STORE_ZERO };
+
+	register_sock();
+	get_table(sock);
+	run.nr_sectors = table.nr_sectors;
+	expect("zeros", call(sock, runs_message(table.generation, &run, sizeof(run))), 0);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	unsigned int major, minor;
+	const char *mode = argc > 1 ? argv[1] : "";
+	int rcvbuf = 0;
 
-	if (argc != 3 || sscanf(argv[2], "%u:%u", &major, &minor) != 2) {
-		fprintf(stderr, "usage: qc2nl identity|hostile|second MAJOR:MINOR\n");
-		return 2;
+	argv += 2;
+	argc -= 2;
+	if (argc > 1 && !strcmp(mode, "identity") && !strcmp(argv[0], "--rcvbuf")) {
+		rcvbuf = atoi(argv[1]);
+		argv += 2;
+		argc -= 2;
 	}
-	dev = major << 20 | minor;
-	sock = open_sock();
-
-	if (!strcmp(argv[1], "second")) {
-		struct nl_msg *msg;
-
-		calls = open_sock();
-		expect("registering", call(calls, message(QC2_CMD_REGISTER, NLM_F_ACK)), -EBUSY);
-		expect("pending requests of another's device",
-		       call(calls, message(QC2_CMD_GET_PENDING, NLM_F_DUMP)), -EPERM);
-		expect("unregistering another", call(calls, message(QC2_CMD_UNREGISTER, NLM_F_ACK)),
-		       -EPERM);
-		msg = message(QC2_CMD_REPLY, NLM_F_ACK);
-		nla_put_u64(msg, QC2_ATTR_GENERATION, 0);
-		expect("reply for a table that is gone", call(calls, msg), -ENODEV);
-		return 0;
-	}
-
-	expect("registering", call(sock, message(QC2_CMD_REGISTER, NLM_F_ACK)), 0);
-	if (!strcmp(argv[1], "identity"))
-		identity();
-	return hostile();
+	if (argc < 1)
+		return usage();
+	dev = parse_dev(argv[0]);
+	sock = open_sock(rcvbuf);
+	if (!strcmp(mode, "identity"))
+		identity(argv, argc, rcvbuf ? -1 : 1000);
+	if (!strcmp(mode, "hostile"))
+		return hostile(parse_dev(argv[1]));
+	if (!strcmp(mode, "late"))
+		return late();
+	if (!strcmp(mode, "second"))
+		return second();
+	if (!strcmp(mode, "handover"))
+		return handover();
+	if (!strcmp(mode, "denied"))
+		return denied();
+	if (!strcmp(mode, "zero"))
+		return zero();
+	return usage();
 }
