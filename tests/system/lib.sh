@@ -13,6 +13,7 @@
 # Settings and files:
 #   CONF       chaind's configuration, $T/chaind.conf
 #   HTTP       where start_nginx serves, http://127.0.0.1:8080
+#   CHAIND     the command that start_chaind runs, an array
 #   $T/chaind.log, $T/access.log, $T/nginx.log
 set -euo pipefail
 trap 'echo "$(where "$LINENO"): failed: $BASH_COMMAND" >&2' ERR
@@ -20,6 +21,7 @@ set -o errtrace
 
 CONF=$T/chaind.conf
 HTTP=http://127.0.0.1:8080
+CHAIND=(chaind)
 CHAIND_PID=
 NGINX_PID=
 
@@ -100,7 +102,7 @@ start_chaind()
 		END
 		printf '%s\n' "$@" >> "$CONF"
 	fi
-	command chaind --config "$CONF" >> "$T/chaind.log" 2>&1 &
+	"${CHAIND[@]}" --config "$CONF" >> "$T/chaind.log" 2>&1 &
 	CHAIND_PID=$!
 	until chaind_answers > /dev/null 2>&1; do
 		kill -0 "$CHAIND_PID" 2>/dev/null || {
@@ -183,6 +185,13 @@ stop_nginx()
 
 # The one worker logs a finished request before it turns to this one.
 http_settled() { curl -sf -o /dev/null "$HTTP/settled"; }
+
+# requests_wait NUMBER - so many blocks of all disks are being waited for
+requests_wait()
+{
+	[ "$(dmsetup status --noflush --target qcow2chain |
+		awk '{ n += $10 } END { print n + 0 }')" = "$1" ]
+}
 
 # http_requests [PATTERN] - number of requests since the start or http_reset; of
 # those with a log line "STATUS METHOD BYTES PATH RANGE" that matches
