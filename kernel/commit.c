@@ -58,6 +58,9 @@
 
 #define QC2_LONGS_PER_BLOCK	(QC2_TIP_BLOCK_SIZE / sizeof(long))
 
+/* Guests wait for it: with IDLE, writeback throttling lets it pass, as logs do. */
+#define QC2_COMMIT_WRITE	(REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_IDLE)
+
 /*
  * ---------------------------------------------------------------------------
  * Checkpoint
@@ -86,8 +89,7 @@ static int qc2_checkpoint_batch(struct qc2_tip *tip)
 
 	r = blkdev_issue_flush(tip->bdev);
 	if (!r)
-		r = qc2_metaio_run(&c->io, tip->bitmap_start, nr,
-				   REQ_OP_WRITE | REQ_META | REQ_SYNC);
+		r = qc2_metaio_run(&c->io, tip->bitmap_start, nr, QC2_COMMIT_WRITE);
 	if (r)
 		return r;
 
@@ -96,7 +98,7 @@ static int qc2_checkpoint_batch(struct qc2_tip *tip)
 	return nr;
 }
 
-/* Writes the blocks of the summary that changed, each durably. */
+/* Writes the blocks of the summary that changed, durably, after what they name. */
 static int qc2_checkpoint_summary(struct qc2_tip *tip)
 {
 	u64 summaries = DIV_ROUND_UP_ULL(tip->nr_blocks, QC2_TIP_BLOCK_BITS);
@@ -104,13 +106,16 @@ static int qc2_checkpoint_summary(struct qc2_tip *tip)
 	unsigned long s;
 	int r;
 
+	if (find_first_bit(c->summary, summaries) == summaries)
+		return 0;
+	r = blkdev_issue_flush(tip->bdev);
+	if (r)
+		return r;
 	for_each_set_bit(s, c->summary, summaries) {
 		qc2_bits_copy(qc2_metaio_data(&c->io, 0), c->used + s * QC2_LONGS_PER_BLOCK,
 			      QC2_LONGS_PER_BLOCK);
-		r = blkdev_issue_flush(tip->bdev);
-		if (!r)
-			r = qc2_metaio_run_one(&c->io, tip->summary_start, s, REQ_OP_WRITE |
-					       REQ_META | REQ_SYNC | REQ_FUA);
+		r = qc2_metaio_run_one(&c->io, tip->summary_start, s,
+				       QC2_COMMIT_WRITE | REQ_FUA);
 		if (r)
 			return r;
 		__clear_bit(s, c->summary);
@@ -136,7 +141,7 @@ static int qc2_checkpoint(struct qc2_tip *tip, bool background)
 	covers = smp_load_acquire(&c->other_busy);
 	qc2_dirty_take_changed(&tip->dirty, c->bitmap);
 	do {
-		if (background && READ_ONCE(c->stop))
+		if (background && READ_ONCE(c->suspended))
 			r = -EINTR;
 		else if (READ_ONCE(tip->read_only))
 			r = -EIO;
@@ -201,8 +206,13 @@ static int qc2_commit_to_journal(struct qc2_tip *tip, unsigned int nr_ranges)
 	unsigned int i, bytes;
 	int r;
 
-	if (!qc2_journal_make_room(tip, nr_sectors))
-		return qc2_checkpoint(tip, false);
+	if (!qc2_journal_make_room(tip, nr_sectors)) {
+		/* A checkpoint that is running may be about to make room. */
+		mutex_lock(&c->checkpoint_lock);
+		mutex_unlock(&c->checkpoint_lock);
+		if (!qc2_journal_make_room(tip, nr_sectors))
+			return qc2_checkpoint(tip, false);
+	}
 
 	for (i = 0; i < nr_sectors; i++) {
 		struct qc2_tip_journal *sector = page_address(c->pages[i / QC2_TIP_BLOCK_SECTORS]);
@@ -221,8 +231,7 @@ static int qc2_commit_to_journal(struct qc2_tip *tip, unsigned int nr_ranges)
 	if (r)
 		return r;
 
-	bio_init(&c->bio, tip->bdev, c->vecs, QC2_COMMIT_PAGES,
-		 REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_FUA);
+	bio_init(&c->bio, tip->bdev, c->vecs, QC2_COMMIT_PAGES, QC2_COMMIT_WRITE | REQ_FUA);
 	c->bio.bi_iter.bi_sector = tip->journal_start + c->head +
 				   c->half * (tip->journal_sectors / 2);
 	bytes = nr_sectors << SECTOR_SHIFT;
@@ -268,6 +277,9 @@ int qc2_commit(struct qc2_tip *tip)
 		r = qc2_commit_to_journal(tip, nr_ranges);
 	else
 		r = blkdev_issue_flush(tip->bdev);
+	/* A checkpoint's flush may have got the error that this one did not. */
+	if (!r && READ_ONCE(tip->read_only))
+		r = -EIO;
 	if (r) {
 		qc2_tip_set_read_only(tip, "commit of the tip", r);
 		goto out;
@@ -346,7 +358,7 @@ void qc2_commit_soon(struct qc2_tip *tip, unsigned int todo)
 
 /**
  * qc2_commit_init() - allocate what commits need
- * @tip: the tip; its superblock was read
+ * @tip: the tip, with its @commit.io; its superblock was read
  *
  * Return: 0 or -ENOMEM; qc2_commit_exit() in any case.
  */
@@ -354,6 +366,14 @@ int qc2_commit_init(struct qc2_tip *tip)
 {
 	struct qc2_commit *c = &tip->commit;
 	unsigned int i;
+
+	mutex_init(&c->lock);
+	mutex_init(&c->checkpoint_lock);
+	spin_lock_init(&c->waiting_lock);
+	bio_list_init(&c->waiting);
+	INIT_WORK(&c->work, qc2_commit_work);
+	INIT_WORK(&c->checkpoint_work, qc2_checkpoint_work);
+	c->suspended = true;
 
 	/* Whole blocks of it are copied to and from the device. */
 	c->used = kvzalloc(round_up(DIV_ROUND_UP_ULL(tip->nr_blocks, 8), QC2_TIP_BLOCK_SIZE),
@@ -399,31 +419,17 @@ void qc2_commit_exit(struct qc2_tip *tip)
 }
 
 /**
- * qc2_commit_prepare() - set up locks and works
- * @c: zeroed
- */
-void qc2_commit_prepare(struct qc2_commit *c)
-{
-	mutex_init(&c->lock);
-	mutex_init(&c->checkpoint_lock);
-	spin_lock_init(&c->waiting_lock);
-	bio_list_init(&c->waiting);
-	INIT_WORK(&c->work, qc2_commit_work);
-	INIT_WORK(&c->checkpoint_work, qc2_checkpoint_work);
-	c->stop = true;
-}
-
-/**
  * qc2_commit_suspend() - commit, and write nothing from then on
  * @tip: the tip; no bio is in flight
  *
- * Context: process; waits for I/O, of a checkpoint for one batch at most.
+ * Context: process; waits for I/O: of a checkpoint in the background for one
+ *	batch at most, or for a whole one if the log was lost or the journal full.
  */
 void qc2_commit_suspend(struct qc2_tip *tip)
 {
 	struct qc2_commit *c = &tip->commit;
 
-	WRITE_ONCE(c->stop, true);
+	WRITE_ONCE(c->suspended, true);
 	/*
 	 * The next table may be another one, which will not flush this tip:
 	 * also overwrites, which change no bit, must be durable.  A failure
@@ -446,7 +452,7 @@ void qc2_commit_resume(struct qc2_tip *tip)
 
 	if (!tip->qt->writable)
 		return;
-	WRITE_ONCE(c->stop, false);
+	WRITE_ONCE(c->suspended, false);
 	/* For what an interrupted one left, or the journal held. */
 	queue_work(tip->qt->wq, &c->checkpoint_work);
 }

@@ -40,7 +40,8 @@ struct qc2_tip;
  * @used: the summary: one bit for each bitmap block in use
  * @summary: one bit for each block of the summary that has to be written
  * @io: the blocks on their way
- * @stop: the device is being suspended: the checkpoint ends early
+ * @suspended: so is the device, or is being: a checkpoint in the background ends
+ *	early
  * @waiting_lock: protects @waiting
  * @waiting: bios that complete after the next commit
  * @work: commits and completes @waiting
@@ -63,7 +64,7 @@ struct qc2_commit {
 	unsigned long *used;
 	unsigned long *summary;
 	struct qc2_metaio io;
-	bool stop;
+	bool suspended;
 
 	spinlock_t waiting_lock;	/* see above */
 	struct bio_list waiting;
@@ -71,7 +72,6 @@ struct qc2_commit {
 	struct work_struct checkpoint_work;
 };
 
-void qc2_commit_prepare(struct qc2_commit *c);
 int qc2_commit_init(struct qc2_tip *tip);
 void qc2_commit_exit(struct qc2_tip *tip);
 

@@ -98,9 +98,11 @@ void qc2_dirty_clear(struct qc2_dirty *dirty)
 	unsigned long number;
 	void *entry;
 
-	xa_for_each(&dirty->regions, number, entry)
+	xa_for_each(&dirty->regions, number, entry) {
 		if (!xa_is_value(entry))
 			kmem_cache_free(qc2_region_cache, entry);
+		cond_resched();
+	}
 	xa_destroy(&dirty->regions);
 	INIT_LIST_HEAD(&dirty->changed);
 	dirty->nr_changed = 0;

@@ -475,6 +475,9 @@ int qc2_map_insert(struct qc2_map *map, const struct qc2_run *runs, unsigned int
 			if (last->sector >> QC2_REGION_SHIFT > region)
 				break;
 		err = qc2_region_merge(map, region, runs, last - runs);
+		/* The region is forgotten then: its new runs alone are less. */
+		if (err)
+			err = qc2_region_merge(map, region, runs, last - runs);
 		if (err)
 			r = err;
 		done = region;

@@ -48,7 +48,7 @@ static void qc2_miss_take(struct qc2_misses *misses, struct qc2_parked *parked,
 	hlist_del_init(&parked->hash);
 	list_del_init(&parked->list);
 	misses->nr_requests--;
-	misses->nr_parked -= 1 + bio_list_size(&parked->followers);
+	misses->nr_parked -= 1 + parked->nr_followers;
 	bio_list_add(bios, qc2_bio_of_parked(parked));
 	bio_list_merge(bios, &parked->followers);
 	bio_list_init(&parked->followers);
@@ -184,8 +184,10 @@ enum qc2_park_result qc2_miss_park(struct qc2_misses *misses, struct bio *bio, u
 		if (time_before(parked->since, first->since))
 			first->since = parked->since;
 		bio_list_add(&first->followers, bio);
+		first->nr_followers++;
 	} else {
 		bio_list_init(&parked->followers);
+		parked->nr_followers = 0;
 		parked->id = ++misses->last_id;
 		parked->block = block;
 		hlist_add_head(&parked->hash, qc2_miss_bucket(misses, block));

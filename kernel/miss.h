@@ -27,6 +27,7 @@ enum qc2_park_result {
  * @hash: in the bucket of its block; for the first read of a block only
  * @list: in the list of new or of sent requests; likewise
  * @followers: the other reads of that block; likewise
+ * @nr_followers: their number; likewise
  * @id: of the request; likewise
  * @block: number of the block; likewise
  * @since: jiffies when the read first missed; 0 before
@@ -35,6 +36,7 @@ struct qc2_parked {
 	struct hlist_node hash;
 	struct list_head list;
 	struct bio_list followers;
+	unsigned int nr_followers;
 	u64 id;
 	u64 block;
 	unsigned long since;

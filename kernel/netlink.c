@@ -179,7 +179,7 @@ static int qc2_set_owner(u32 dev, u32 from, u32 to)
 		WRITE_ONCE(qt->owner, to);
 		clear_bit(0, &qt->doorbell);
 		qc2_miss_resend(&qt->misses);
-		qc2_target_event(qt, to ? QC2_EVENT_DAEMON_BACK : QC2_EVENT_DAEMON_LOST);
+		qc2_target_event(qt, QC2_EVENT_DAEMON);
 	}
 	spin_unlock(&qc2_targets_lock);
 	return r;

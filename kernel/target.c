@@ -255,8 +255,6 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 	if (bio->bi_opf & REQ_PREFLUSH)
 		return qc2_map_flush(qt, bio);
 
-	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
-
 	switch (bio_op(bio)) {
 	case REQ_OP_READ:
 		return qc2_map_read(qt, bio);
@@ -281,8 +279,14 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	}
 
 	qc2_tip_write_end(qt->tip, &qb->write, *error);
-	if (unlikely(*error) && qb->flush)
-		qc2_tip_set_read_only(qt->tip, "flush of the tip", blk_status_to_errno(*error));
+	if (qb->flush) {
+		if (unlikely(*error))
+			qc2_tip_set_read_only(qt->tip, "flush of the tip",
+					      blk_status_to_errno(*error));
+		else if (unlikely(READ_ONCE(qt->tip->read_only)))
+			/* A flush of ours may have got the error that this one did not. */
+			*error = BLK_STS_IOERR;
+	}
 
 	if (qb->commit && !*error) {
 		/* The commit calls bi_end_io again; then there is nothing to do. */
@@ -425,24 +429,33 @@ static int qc2_parse_features(struct qc2_target *qt, struct dm_arg_set *as, size
 	return 0;
 }
 
+static char *qc2_event_action(struct qc2_target *qt, enum qc2_event event)
+{
+	switch (event) {
+	case QC2_EVENT_DAEMON:
+		return READ_ONCE(qt->owner) ? "DM_ACTION=DAEMON_BACK" : "DM_ACTION=DAEMON_LOST";
+	case QC2_EVENT_READ_ONLY:
+		return "DM_ACTION=READ_ONLY";
+	case QC2_EVENT_TIP_FULL:
+		return "DM_ACTION=TIP_FULL";
+	case QC2_NR_EVENTS:
+		break;
+	}
+	return NULL;
+}
+
 static void qc2_send_events(struct work_struct *work)
 {
-#define QC2_EVENT_ENV(action) { "DM_TARGET=qcow2chain", "DM_ACTION=" action, NULL }
-	static char *envs[][3] = {
-		[QC2_EVENT_DAEMON_LOST] = QC2_EVENT_ENV("DAEMON_LOST"),
-		[QC2_EVENT_DAEMON_BACK] = QC2_EVENT_ENV("DAEMON_BACK"),
-		[QC2_EVENT_READ_ONLY] = QC2_EVENT_ENV("READ_ONLY"),
-		[QC2_EVENT_TIP_FULL] = QC2_EVENT_ENV("TIP_FULL"),
-	};
-#undef QC2_EVENT_ENV
 	struct qc2_target *qt = container_of(work, struct qc2_target, event_work);
 	struct mapped_device *md = dm_table_get_md(qt->ti->table);
-	unsigned int i;
+	char *env[3] = { "DM_TARGET=qcow2chain", NULL, NULL };
+	enum qc2_event event;
 
-	for (i = 0; i < ARRAY_SIZE(envs); i++) {
-		if (!test_and_clear_bit(i, &qt->events))
+	for (event = 0; event < QC2_NR_EVENTS; event++) {
+		if (!test_and_clear_bit(event, &qt->events))
 			continue;
-		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, envs[i]);
+		env[1] = qc2_event_action(qt, event);
+		kobject_uevent_env(&disk_to_dev(dm_disk(md))->kobj, KOBJ_CHANGE, env);
 		dm_table_event(qt->ti->table);
 	}
 }
@@ -460,7 +473,8 @@ static void qc2_free(struct qc2_target *qt)
 
 	if (qt->wq)
 		destroy_workqueue(qt->wq);
-	cancel_work_sync(&qt->event_work);
+	/* Not cancelled: that a commit failed at a suspend is told by nobody else. */
+	flush_work(&qt->event_work);
 	if (!IS_ERR_OR_NULL(qt->tip))
 		qc2_tip_close(qt->tip);
 	if (qt->map.scratch)

@@ -31,10 +31,10 @@ struct qc2_stats {
 
 /* Bits of qc2_target.events: uevents that event_work has to send. */
 enum qc2_event {
-	QC2_EVENT_DAEMON_LOST,
-	QC2_EVENT_DAEMON_BACK,
+	QC2_EVENT_DAEMON,	/* another owner, or none */
 	QC2_EVENT_READ_ONLY,
 	QC2_EVENT_TIP_FULL,
+	QC2_NR_EVENTS
 };
 
 /**

@@ -204,7 +204,6 @@ struct qc2_tip *qc2_tip_open(struct qc2_target *qt, char **error)
 				   1U, (unsigned int)QC2_TIP_BLOCK_SECTORS);
 	qc2_dirty_init(&tip->dirty);
 	tip->dirty.block_sectors = qt->block_sectors;
-	qc2_commit_prepare(&tip->commit);
 	mutex_lock(&qc2_tips_lock);
 	list_add_tail(&tip->list, &qc2_tips);
 	mutex_unlock(&qc2_tips_lock);
@@ -264,15 +263,16 @@ static int qc2_tip_check_others(struct qc2_tip *tip)
 
 	mutex_lock(&qc2_tips_lock);
 	list_for_each_entry(other, &qc2_tips, list) {
-		if (other == tip || !other->loaded)
+		if (other == tip)
 			continue;
 		if (other->qt->devt == tip->qt->devt) {
+			/* It may have inherited that and then not been loaded itself. */
 			if (!READ_ONCE(other->read_only))
 				continue;
 			DMERR("%pg: a commit failed before; remove the device to clear that",
 			      tip->bdev);
 			tip->read_only = true;
-		} else if (other->bdev->bd_dev == tip->bdev->bd_dev) {
+		} else if (other->loaded && other->bdev->bd_dev == tip->bdev->bd_dev) {
 			DMERR("%pg: the tip is in use by device %u:%u", tip->bdev,
 			      MAJOR(other->qt->devt), MINOR(other->qt->devt));
 			r = -EBUSY;
@@ -328,6 +328,7 @@ static int qc2_load_bitmap_batch(struct qc2_tip *tip, unsigned int nr)
 			      tip->bdev);
 		if (r)
 			return r;
+		cond_resched();
 	}
 	return 0;
 }
@@ -411,6 +412,7 @@ static int qc2_load_journal(struct qc2_tip *tip)
 					return r;
 				any |= r;
 			}
+			cond_resched();
 		}
 	}
 
@@ -542,7 +544,7 @@ void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, blk_sta
  * @what: what has failed, for the kernel log
  * @error: negative errno
  *
- * Context: process.
+ * Context: any.
  */
 void qc2_tip_set_read_only(struct qc2_tip *tip, const char *what, int error)
 {

@@ -3,7 +3,7 @@
 #
 # Suspend and reload with reads parked: a suspend without flush does not wait for
 # them, they are asked for again under the new table, and writes before and
-# after the swap are kept.
+# after the swap are kept, also when a table between could not be resumed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/kernel.sh"
 
@@ -45,6 +45,21 @@ for ((i = 0; i < 20; i++)); do
 done
 wait $fio || fail "fio: $(cat "$T/fio.log")"
 cmp -n $((8 << 20)) "$T/copy" /dev/mapper/disk
+
+# A table that cannot be resumed leaves the device suspended; the line it had
+# before brings everything back.
+chainctl_tip create "$T/other" --chain-id $ID --size $((SECTORS * 512)) > /dev/null
+other=$(losetup --find --show --direct-io=on "$T/other")
+dmsetup create other --noudevsync --table "0 $SECTORS qcow2chain $ID $other 1 $STORE"
+line=$(dmsetup table disk)
+dmsetup load disk --table "0 $SECTORS qcow2chain $ID $other 1 $STORE"
+must_fail "busy" dmsetup resume --noudevsync disk
+[ "$(dmsetup info -c --noheadings -o suspended disk)" = Suspended ] || fail "not suspended"
+dmsetup load disk --table "$line"
+dmsetup resume --noudevsync disk
+cmp -n $((8 << 20)) "$T/copy" /dev/mapper/disk
+dmsetup remove --noudevsync other
+losetup --detach "$other"
 
 remove_disk
 stop_qc2nl
