@@ -208,8 +208,10 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 	 * A discarded sector reads as zeros and never as the chain's content
 	 * again: the tip is punched, and the sectors are in the tip.
 	 */
-	if (bio_op(bio) == REQ_OP_DISCARD)
+	if (bio_op(bio) == REQ_OP_DISCARD) {
 		bio->bi_opf = (bio->bi_opf & ~REQ_OP_MASK) | REQ_OP_WRITE_ZEROES;
+		qb->discard = true;
+	}
 
 	/*
 	 * FUA: the data and every bit that it sets or relies on.  The flush of
@@ -247,6 +249,7 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 
 	qb->write.nr_sectors = 0;
 	qb->commit = false;
+	qb->discard = false;
 	qb->flush = false;
 	qb->map_reader = -1;
 	qb->parked.since = 0;
@@ -277,6 +280,13 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 		qc2_map_read_unlock(&qt->map, qb->map_reader);
 		qb->map_reader = -1;
 	}
+
+	/*
+	 * A discard that is not supported counts as done, but this one was to
+	 * zero.  The tip device may lose the ability while it is in use.
+	 */
+	if (*error == BLK_STS_NOTSUPP && qb->discard)
+		*error = BLK_STS_IOERR;
 
 	qc2_tip_write_end(qt->tip, &qb->write, *error);
 	if (qb->flush) {

@@ -97,6 +97,7 @@ struct qc2_target {
  * struct qc2_bio - what is kept with each bio of the target
  * @write: the write in flight; used by tip.c
  * @commit: the write must be committed before it completes
+ * @discard: it came as a discard
  * @flush: an empty flush that the tip device does
  * @map_reader: token of the map's readers, or -1; see qc2_map_read_lock()
  * @parked: the read as miss.c keeps it
@@ -104,6 +105,7 @@ struct qc2_target {
 struct qc2_bio {
 	struct qc2_tip_write write;
 	bool commit;
+	bool discard;
 	bool flush;
 	int map_reader;
 	struct qc2_parked parked;
