@@ -27,6 +27,9 @@
 /* Bitmap blocks that one read brings. */
 #define READ_BLOCKS	256
 
+/* The bitmap of larger disks (1 TiB) takes room as it is used. */
+#define ALLOCATE_MAX_SECTORS	(1ULL << 31)
+
 static const uint64_t super_places[] = { QC2_TIP_SB0_SECTOR, QC2_TIP_SB1_SECTOR };
 
 _Static_assert(sizeof(struct qc2_tip_super) == QC2_TIP_BLOCK_SIZE,
@@ -690,6 +693,22 @@ static int sync_folder(const char *path, struct qc2_err *err)
 	return ret;
 }
 
+/*
+ * A full file system must fail writes of data, not of metadata: that would make
+ * the disk read-only.
+ */
+static int allocate_metadata(int fd, const char *path, const struct qc2_tip_info *info,
+			     struct qc2_err *err)
+{
+	uint64_t end = info->nr_sectors > ALLOCATE_MAX_SECTORS ? info->bitmap_start :
+								 info->data_start;
+
+	if (fallocate(fd, 0, 0, end * 512) && errno != EOPNOTSUPP)
+		return qc2_fail(err, errno, "%s: no room for %" PRIu64 " bytes of metadata: %s",
+				path, end * 512, strerror(errno));
+	return 0;
+}
+
 static int create_file(const char *path, const struct qc2_tip_info *info,
 		       struct qc2_err *err)
 {
@@ -709,6 +728,8 @@ static int create_file(const char *path, const struct qc2_tip_info *info,
 			qc2_tip_device_sectors(info) * 512,
 			strerror(errno));
 	else
+		ret = allocate_metadata(fd, path, info, err);
+	if (!ret)
 		ret = write_tip(fd, path, false, info, err);
 	close(fd);
 	if (!ret)
