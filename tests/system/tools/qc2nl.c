@@ -4,10 +4,12 @@
  *
  *	qc2nl identity [--rcvbuf BYTES] DEV…
  *				be the daemon of devices whose store 0 holds the
- *				virtual disk itself; prints "ready", "overrun"
- *				for each ENOBUFS, and ends by a signal.  With
- *				--rcvbuf it has a buffer of that size, and asks
- *				only when it is told of something
+ *				virtual disk itself, and whose other stores are
+ *				frozen tips, a later one over the earlier;
+ *				prints "ready", "overrun" for each ENOBUFS, and
+ *				ends by a signal.  With --rcvbuf it has a buffer
+ *				of that size, and asks only when it is told of
+ *				something
  *	qc2nl hostile DEV OTHER	register, wait for a request, send messages that
  *				the kernel must refuse, each for its reason, see
  *				that the request still waits, and at last answer
@@ -25,18 +27,23 @@
  * DEV is MAJOR:MINOR.  Exit status 0 if all was as expected.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <libdevmapper.h>
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
 #include <netlink/netlink.h>
 
 #include <linux/dm-qcow2chain.h>
+
+#include "tip.h"
 
 struct request {
 	uint32_t dev;
@@ -335,20 +342,148 @@ static void fetch(uint32_t of, bool resend)
 		expect("fetching requests", r, 0);
 }
 
-static void answer(const struct request *req)
+/* A store that is a frozen tip. */
+struct frozen {
+	uint64_t data_start;
+	struct qc2_tip_range *ranges;	/* what it holds */
+	unsigned int nr_ranges;
+};
+
+/* The stores of the table that was asked about last; of store 0 nothing is known. */
+static struct frozen stores[QC2_MAX_STORES];
+static unsigned int nr_stores;
+static uint64_t stores_generation;
+
+static void on_range(void *arg, const struct qc2_tip_range *range)
 {
-	struct qc2_run run = {
-		.sector = req->sector,
-		.nr_sectors = req->nr_sectors,
-		.store_sector = req->sector,
-	};
+	struct frozen *store = arg;
+
+	store->ranges = reallocarray(store->ranges, store->nr_ranges + 1,
+				     sizeof(*store->ranges));
+	if (!store->ranges)
+		die("ranges of a tip", -NLE_NOMEM);
+	store->ranges[store->nr_ranges++] = *range;
+}
+
+static void load_frozen(struct frozen *store, const char *number)
+{
+	struct qc2_tip_visitor visitor = { .range = on_range, .arg = store };
+	char link[64], target[256], path[320];
+	struct qc2_tip_info info;
+	struct qc2_err err;
+	ssize_t len;
+
+	/* There is no udev that would make /dev/block. */
+	snprintf(link, sizeof(link), "/sys/dev/block/%s", number);
+	len = readlink(link, target, sizeof(target) - 1);
+	if (len < 0)
+		die(link, -NLE_OBJ_NOTFOUND);
+	target[len] = '\0';
+	snprintf(path, sizeof(path), "/dev/%s", basename(target));
+	if (qc2_tip_check(path, &visitor, &info, &err)) {
+		fprintf(stderr, "qc2nl: store %s: %s\n", path, err.msg);
+		exit(1);
+	}
+	store->data_start = info.data_start;
+}
+
+/* "CHAIN_ID TIP NR_STORES STORE…" of the live table */
+static void load_stores(uint64_t generation)
+{
+	struct dm_task *task = dm_task_create(DM_DEVICE_TABLE);
+	char *type = NULL, *params = NULL, *word;
+	uint64_t start, len;
+	unsigned int i;
+
+	for (i = 0; i < nr_stores; i++)
+		free(stores[i].ranges);
+	memset(stores, 0, sizeof(stores));
+	nr_stores = 1;
+	stores_generation = generation;
+
+	if (!task || !dm_task_set_major(task, dev >> 20) ||
+	    !dm_task_set_minor(task, dev & 0xfffff))
+		die("the device's table", -NLE_NOMEM);
+	/* A device that is gone, or has another table, refuses the reply. */
+	if (dm_task_run(task))
+		dm_get_next_target(task, NULL, &start, &len, &type, &params);
+	if (params && !strcmp(type, "qcow2chain")) {
+		strsep(&params, " ");
+		strsep(&params, " ");
+		nr_stores = atoi(strsep(&params, " "));
+		for (i = 0; i < nr_stores; i++) {
+			word = strsep(&params, " ");
+			if (i)
+				load_frozen(&stores[i], word);
+		}
+	}
+	dm_task_destroy(task);
+}
+
+/* The run that begins at @sector and ends before @end. */
+static struct qc2_run find_run(uint64_t sector, uint64_t end)
+{
+	struct qc2_run run = { .sector = sector, .store_sector = sector };
+	unsigned int i, k;
+
+	for (i = nr_stores - 1; i && !run.store; i--) {
+		const struct frozen *store = &stores[i];
+
+		for (k = 0; k < store->nr_ranges; k++) {
+			const struct qc2_tip_range *range = &store->ranges[k];
+
+			if (range->sector + range->nr_sectors <= sector)
+				continue;
+			if (range->sector <= sector) {
+				run.store = i;
+				run.store_sector = store->data_start + sector;
+				if (end > range->sector + range->nr_sectors)
+					end = range->sector + range->nr_sectors;
+			} else if (end > range->sector) {
+				end = range->sector;
+			}
+			break;
+		}
+	}
+	run.nr_sectors = end - sector;
+	return run;
+}
+
+static bool still_pending(const struct request *req)
+{
+	unsigned int i;
 	int r;
 
-	dev = req->dev;
-	r = call(sock, runs_message(req->generation, &run, sizeof(run)));
-	/* The table may have been swapped meanwhile. */
-	if (r && r != -ENODEV && r != -ENOBUFS)
+	nr_requests = 0;
+	r = call(sock, pending_message(req->dev, true));
+	for (i = 0; !r && i < nr_requests; i++) {
+		if (requests[i].id == req->id && requests[i].generation == req->generation)
+			return true;
+	}
+	return false;
+}
+
+/* Returns false if all requests must be fetched again. */
+static bool answer(struct request req)
+{
+	struct qc2_run runs[QC2_BLOCK_SECTORS];
+	uint64_t sector = req.sector, end = req.sector + req.nr_sectors;
+	unsigned int nr = 0;
+	int r;
+
+	dev = req.dev;
+	if (req.generation != stores_generation)
+		load_stores(req.generation);
+	for (; sector < end; sector += runs[nr++].nr_sectors)
+		runs[nr] = find_run(sector, end);
+	r = call(sock, runs_message(req.generation, runs, nr * sizeof(runs[0])));
+	if (!r || r == -ENODEV || r == -ENOBUFS)
+		return true;
+	/* The table, and with it the stores, may have been swapped meanwhile. */
+	if (still_pending(&req))
 		expect("reply", r, 0);
+	overrun = true;
+	return false;
 }
 
 static void __attribute__((noreturn)) identity(char **devs, unsigned int nr_devs, int timer_ms)
@@ -371,8 +506,8 @@ static void __attribute__((noreturn)) identity(char **devs, unsigned int nr_devs
 		overrun = false;
 		for (i = 0; i < nr_devs; i++)
 			fetch(parse_dev(devs[i]), resend);
-		for (i = 0; i < nr_requests; i++)
-			answer(&requests[i]);
+		for (i = 0; i < nr_requests && answer(requests[i]); i++)
+			;
 		if (!nr_requests && !overrun)
 			poll(&pfd, 1, timer_ms);
 	}
@@ -386,25 +521,11 @@ static void __attribute__((noreturn)) identity(char **devs, unsigned int nr_devs
 
 static struct request held;		/* waits while we misbehave */
 
-static void still_waits(void)
-{
-	unsigned int i;
-	int r;
-
-	nr_requests = 0;
-	r = call(sock, pending_message(held.dev, true));
-	for (i = 0; !r && i < nr_requests; i++) {
-		if (requests[i].id == held.id && requests[i].generation == held.generation)
-			return;
-	}
-	check("the request still waits", false);
-}
-
 /* A refused message has no effect. */
 static void refused_on(struct nl_sock *on, const char *what, struct nl_msg *msg, int expected)
 {
 	expect(what, call(on, msg), expected);
-	still_waits();
+	check("the request still waits", still_pending(&held));
 }
 
 static void refused(const char *what, struct nl_msg *msg, int expected)
@@ -417,7 +538,7 @@ static void bad_runs(const char *what, const struct qc2_run *runs, unsigned int 
 {
 	expect(what, call(sock, runs_message(held.generation, runs, nr * sizeof(*runs))), -EINVAL);
 	check("a reason is given", *asked.text);
-	still_waits();
+	check("the request still waits", still_pending(&held));
 }
 
 static unsigned int logical_block_sectors(void)
