@@ -118,7 +118,7 @@ start_chaind()
 kill_chaind()
 {
 	kill -KILL "$CHAIND_PID"
-	wait "$CHAIND_PID" || true
+	wait "$CHAIND_PID" 2> /dev/null || true
 	CHAIND_PID=
 }
 
