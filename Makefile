@@ -44,7 +44,7 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/un
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
 .PHONY: all user module kunit tools unit-bins install uninstall clean setup demo check \
-	check-kernels check-debug bench help
+	check-kernels check-debug soak bench help
 all: user module
 
 help:
@@ -56,6 +56,7 @@ help:
 	@echo 'demo           set up, build, and show a disk from a remote chain in a VM'
 	@echo 'check          set up, build, and run all tests'
 	@echo 'check-kernels  the system tests on 6.12 and on the newest kernel, built once'
+	@echo 'soak           the long variants of tests that have one'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
@@ -129,6 +130,9 @@ check: setup
 
 check-kernels: setup
 	tests/check-kernels
+
+soak: setup
+	tests/soak
 
 bench: setup
 	tests/bench/run
