@@ -2,14 +2,15 @@
 /*
  * A raw client of the kernel's netlink family, for tests of the kernel alone:
  *
- *	qc2nl identity [--rcvbuf BYTES] DEV…
+ *	qc2nl identity [--rcvbuf BYTES] [--whole SECTORS] DEV…
  *				be the daemon of devices whose store 0 holds the
  *				virtual disk itself, and whose other stores are
  *				frozen tips, a later one over the earlier;
  *				prints "ready", "overrun" for each ENOBUFS, and
  *				ends by a signal.  With --rcvbuf it has a buffer
  *				of that size, and asks only when it is told of
- *				something
+ *				something.  With --whole, the disk's size, an
+ *				answer covers all of it; there is one store then
  *	qc2nl hostile DEV OTHER	register, wait for a request, send messages that
  *				the kernel must refuse, each for its reason, see
  *				that the request still waits, and at last answer
@@ -63,6 +64,7 @@ static struct request *requests;	/* of the last dump */
 static unsigned int nr_requests;
 static struct table table;		/* the newest one of @dev */
 static bool overrun;			/* messages were lost: cleared by the user */
+static uint32_t whole;			/* sectors of the disk, if answers cover it */
 
 static void __attribute__((noreturn)) die(const char *what, int err)
 {
@@ -72,8 +74,8 @@ static void __attribute__((noreturn)) die(const char *what, int err)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: qc2nl identity [--rcvbuf BYTES] DEV... | hostile DEV OTHER |\n"
-		"             late|second|handover|denied|zero DEV\n"
+	fprintf(stderr, "usage: qc2nl identity [--rcvbuf BYTES] [--whole SECTORS] DEV... |\n"
+		"             hostile DEV OTHER | late|second|handover|denied|zero DEV\n"
 		"DEV is MAJOR:MINOR\n");
 	return 2;
 }
@@ -474,6 +476,10 @@ static bool answer(struct request req)
 	dev = req.dev;
 	if (req.generation != stores_generation)
 		load_stores(req.generation);
+	if (whole) {
+		sector = 0;
+		end = whole;
+	}
 	for (; sector < end; sector += runs[nr++].nr_sectors)
 		runs[nr] = find_run(sector, end);
 	r = call(sock, runs_message(req.generation, runs, nr * sizeof(runs[0])));
@@ -923,10 +929,13 @@ int main(int argc, char **argv)
 
 	argv += 2;
 	argc -= 2;
-	if (argc > 1 && !strcmp(mode, "identity") && !strcmp(argv[0], "--rcvbuf")) {
-		rcvbuf = atoi(argv[1]);
-		argv += 2;
-		argc -= 2;
+	for (; argc > 1 && !strncmp(argv[0], "--", 2); argv += 2, argc -= 2) {
+		if (!strcmp(argv[0], "--rcvbuf"))
+			rcvbuf = atoi(argv[1]);
+		else if (!strcmp(argv[0], "--whole"))
+			whole = strtoul(argv[1], NULL, 10);
+		else
+			return usage();
 	}
 	if (argc < 1)
 		return usage();
