@@ -258,3 +258,33 @@ make_chain()
 
 # flatten IMAGE FILE - what QEMU reads from a chain, as a raw file
 flatten() { qemu-img convert -q -f qcow2 -O raw "$1" "$2"; }
+
+# lower NAME DEVICE TARGET [FEATURES [SECTORS]] - what the device-mapper device NAME
+# is from now on: all of DEVICE if the target is linear, a failing one if it is
+# flakey or error.  With a number of sectors, only these fail.
+lower()
+{
+	local name=$1 device=$2 sectors bad target table
+
+	sectors=$(blockdev --getsz "$device")
+	bad=${5:-$sectors}
+	case $3 in
+	linear)	target="linear $device 0" ;;
+	flakey)	target="flakey $device 0 0 86400 ${4-}" ;;
+	error)	target=error ;;
+	esac
+	table="0 $bad $target"
+	[ "$bad" = "$sectors" ] || table+=$'\n'"$bad $((sectors - bad)) linear $device $bad"
+	if dmsetup info "$name" > /dev/null 2>&1; then
+		dmsetup load "$name" <<< "$table" && dmsetup resume --noudevsync "$name"
+	else
+		dmsetup create "$name" --noudevsync <<< "$table" && dmsetup mknodes "$name"
+	fi
+}
+
+# lower_reads_fail NAME DEVICE - all reads, and before Linux 6.5, where dm-flakey has
+# no error_reads, all writes, too
+lower_reads_fail()
+{
+	lower "$1" "$2" flakey "1 error_reads" 2> /dev/null || lower "$1" "$2" flakey
+}

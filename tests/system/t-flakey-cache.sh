@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A failing cache device, with dm-flakey below chaind's cache: while it takes no
+# writes reads wait, what it cannot read fails, and in a power failure it loses
+# what was written to it.  Writes go on, and no wrong data is read, ever.
+. "$(dirname "$0")/lib.sh"
+
+modprobe dm-flakey
+seed=31
+for chain in one two; do
+	make_chain "$T/store/$chain" 2 16 $((seed++)) > /dev/null
+	flatten "$T/store/$chain/link1.qcow2" "$T/$chain"
+done
+truncate -s 64M "$T/cachefile"
+loop=$(losetup --find --show --direct-io=on "$T/cachefile")
+cache_is() { lower lowcache "$loop" "$@"; }
+cache_is linear
+
+# read_disk NAME - all of it; direct, or the page cache would hide the device
+read_disk() { dd if="/dev/mapper/$1" bs=64k iflag=direct status=none; }
+# put SECTOR - write 4 KiB to disk one, durably
+put()
+{
+	head -c 4096 /dev/urandom > "$T/piece"
+	dd if="$T/piece" of=/dev/mapper/one bs=4k seek=$(($1 * 512)) \
+		oflag=direct,seek_bytes conv=notrunc,fsync status=none
+	dd if="$T/piece" of="$T/one" bs=512 seek="$1" conv=notrunc status=none
+}
+
+start_nginx "$T/store"
+start_chaind "[cache]" "path=/dev/mapper/lowcache" "size=64M"
+chainctl start "$HTTP/one/link1.qcow2" one
+
+echo "the cache takes no writes"
+cache_is flakey "1 error_writes"
+read_disk one > "$T/read" &
+reader=$!
+wait_until 60 grep -q "lowcache.*write .* failed" "$T/chaind.log"
+put 20000
+kill -0 $reader || fail "the reader did not wait"
+cache_is linear
+wait $reader || fail "the reader got an error"
+cmp "$T/one" "$T/read"
+
+echo "the cache cannot be read"
+lower_reads_fail lowcache "$loop"
+must_fail "input/output error" read_disk one
+put 10000
+dd if=/dev/mapper/one bs=4k skip=$((10000 * 512)) count=1 iflag=direct,skip_bytes status=none |
+	cmp "$T/piece" -
+cache_is linear
+cmp "$T/one" <(read_disk one)
+
+echo "the power fails"
+chainctl start "$HTTP/two/link1.qcow2" two
+cache_is flakey "1 drop_writes"
+# What the device makes of it now is its own affair.
+read_disk two > /dev/null
+kill_chaind
+dmsetup remove --noudevsync one
+dmsetup remove --noudevsync two
+cache_is linear
+start_chaind
+for chain in one two; do
+	chainctl start "$HTTP/$chain/link1.qcow2" $chain
+	cmp "$T/$chain" <(read_disk $chain)
+done
+
+chainctl stop one --discard
+chainctl stop two --discard
+stop_chaind
+stop_nginx
+dmsetup remove --noudevsync lowcache
+losetup -d "$loop"
