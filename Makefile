@@ -94,7 +94,7 @@ module:
 	@test -e "$(KDIR)/Makefile" || { echo "$(KDIR): no kernel headers for $(KVER)" >&2; exit 1; }
 	@mkdir -p $(MODDIR)
 	@cp -Rpu Kbuild kernel include $(MODDIR)/
-	@mkdir -p $(MODDIR)/tests && cp -Rpu tests/kunit $(MODDIR)/tests/
+	@mkdir -p $(MODDIR)/tests && cp -Rpu tests/kunit tests/debug $(MODDIR)/tests/
 	$(MAKE) -C $(KDIR) M=$(CURDIR)/$(MODDIR) W=1 modules
 
 # With the KUnit suites, in a module of their own; KVER has CONFIG_KUNIT.
