@@ -56,6 +56,7 @@ help:
 	@echo 'demo           set up, build, and show a disk from a remote chain in a VM'
 	@echo 'check          set up, build, and run all tests'
 	@echo 'check-kernels  the system tests on 6.12 and on the newest kernel, built once'
+	@echo 'check-debug    KUnit suites and system tests on a kernel that finds bugs, built once'
 	@echo 'soak           the long variants of tests that have one'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 
@@ -130,6 +131,9 @@ check: setup
 
 check-kernels: setup
 	tests/check-kernels
+
+check-debug: setup
+	tests/check-debug
 
 soak: setup
 	tests/soak

@@ -48,22 +48,34 @@ selftest()
 	fi
 }
 
-# system_tests SERIES - all of them on that kernel.  A machine that dies takes
-# the tests that it did not get to with it.
-system_tests()
+# in_machine NAME PLANNED STATUS OPTION… -- COMMAND… - so many tests, in a machine
+# that ends with that status, and leaves "passed N failed N" in "results".  One
+# that dies takes the tests that it did not get to with it.
+in_machine()
 {
-	local tests=(tests/system/t-*.sh) out=$log/$1 status=0 good=0 bad=0
+	local name=$1 planned=$2 wanted=$3 out=$log/$1 status=0 good=0 bad=0
+	shift 3
 
-	tests/vm/run --kernel "$1" --mem 3072 --timeout 3600 --out "$out" -- tests/system/run ||
-		status=$?
+	tests/vm/run --out "$out" "$@" || status=$?
 	[ ! -e "$out/results" ] || read -r _ good _ bad < "$out/results"
 	passed=$((passed + good))
-	failed=$((failed + ${#tests[@]} - good))
-	[ $((good + bad)) = ${#tests[@]} ] ||
-		echo "not ok: $((${#tests[@]} - good - bad)) system tests did not run, status $status"
-	if [ "$status" != 0 ] && [ "$good" = ${#tests[@]} ]; then
-		fail "system tests on $1: the machine ended with status $status"
+	failed=$((failed + planned - good))
+	[ $((good + bad)) = "$planned" ] ||
+		echo "not ok: $((planned - good - bad)) tests of $name did not run, status $status"
+	if [ "$status" != "$wanted" ] && [ "$good" = "$planned" ]; then
+		fail "$name: the machine ended with status $status"
 	fi
+}
+
+# system_tests SERIES [OPTION…] - all of them on that kernel
+system_tests()
+{
+	local series=$1 tests=(tests/system/t-*.sh)
+	shift
+
+	[ "$series" != debug ] || tests+=(tests/system/debug/t-*.sh)
+	in_machine "$series" ${#tests[@]} 0 --kernel "$series" --mem 3072 --timeout 3600 "$@" \
+		-- tests/system/run
 }
 
 finish()
