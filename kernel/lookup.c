@@ -17,19 +17,19 @@
  * @nr_sectors: its length, not 0
  * @place: @place->nr_sectors is set to how much of the read the answer holds
  *	for, at least 1; the rest with QC2_IN_STORE only
- * @reader: with QC2_IN_STORE a token for qc2_map_read_unlock(), else -1
+ * @reader: with QC2_IN_STORE a token for qc2_map_read_unlock(), else 0
  *
  * Context: any.
  * Return: the state of the sectors.
  */
 enum qc2_state qc2_lookup(struct qc2_target *qt, u64 sector, unsigned int nr_sectors,
-			  struct qc2_place *place, int *reader)
+			  struct qc2_place *place, unsigned long *reader)
 {
 	unsigned int to_block_end = QC2_BLOCK_SECTORS - (sector & (QC2_BLOCK_SECTORS - 1));
 	enum qc2_state state = QC2_UNKNOWN;
-	int token;
+	unsigned long token;
 
-	*reader = -1;
+	*reader = 0;
 	if (qc2_dirty_lookup(&qt->tip->dirty, sector, &nr_sectors)) {
 		place->nr_sectors = nr_sectors;
 		return QC2_IN_TIP;

@@ -14,7 +14,7 @@ struct qc2_target;
 enum qc2_state { QC2_IN_TIP, QC2_IN_STORE, QC2_ZERO, QC2_UNKNOWN };
 
 enum qc2_state qc2_lookup(struct qc2_target *qt, u64 sector, unsigned int nr_sectors,
-			  struct qc2_place *place, int *reader);
+			  struct qc2_place *place, unsigned long *reader);
 unsigned int qc2_write_reach(u64 sector, unsigned int nr_sectors);
 
 #endif

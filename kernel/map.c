@@ -222,7 +222,7 @@ int qc2_map_init(struct qc2_map *map, size_t limit, const char *name)
 	if (!map->scratch)
 		return -ENOMEM;
 
-	r = init_srcu_struct(&map->readers);
+	r = qc2_srcu_init(&map->readers);
 	if (r)
 		goto bad_srcu;
 	map->shrinker = qc2_shrinker_add(qc2_map_count, qc2_map_scan, map, name);
@@ -259,11 +259,11 @@ void qc2_map_destroy(struct qc2_map *map)
  * @map: the map
  *
  * Context: process; the lock may be released in any other context.
- * Return: token for qc2_map_read_unlock().
+ * Return: token for qc2_map_read_unlock(), never 0.
  */
-int qc2_map_read_lock(struct qc2_map *map) __acquires(&map->readers)
+unsigned long qc2_map_read_lock(struct qc2_map *map)
 {
-	return srcu_down_read(&map->readers);
+	return qc2_srcu_down_read(&map->readers);
 }
 
 /**
@@ -273,9 +273,9 @@ int qc2_map_read_lock(struct qc2_map *map) __acquires(&map->readers)
  *
  * Context: any.
  */
-void qc2_map_read_unlock(struct qc2_map *map, int token) __releases(&map->readers)
+void qc2_map_read_unlock(struct qc2_map *map, unsigned long token)
 {
-	srcu_up_read(&map->readers, token);
+	qc2_srcu_up_read(&map->readers, token);
 }
 
 /**
@@ -532,7 +532,8 @@ void qc2_map_forget(struct qc2_map *map, u32 store, u64 sector, u64 nr_sectors)
 	}
 	mutex_unlock(&map->lock);
 
-	synchronize_srcu(&map->readers);
+	/* Readers without memory barriers make others wait long, unless pressed. */
+	synchronize_srcu_expedited(&map->readers);
 }
 
 /**

@@ -61,8 +61,8 @@ struct qc2_place {
 int qc2_map_init(struct qc2_map *map, size_t limit, const char *name);
 void qc2_map_destroy(struct qc2_map *map);
 
-int qc2_map_read_lock(struct qc2_map *map);
-void qc2_map_read_unlock(struct qc2_map *map, int token);
+unsigned long qc2_map_read_lock(struct qc2_map *map);
+void qc2_map_read_unlock(struct qc2_map *map, unsigned long token);
 bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 		    struct qc2_place *place);
 

@@ -102,7 +102,7 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 struct qc2_part {
 	struct qc2_target *qt;
 	struct bio *parent;
-	int map_reader;
+	unsigned long map_reader;
 	struct bio bio;		/* last */
 };
 
@@ -113,7 +113,7 @@ static void qc2_part_end(struct bio *bio)
 	struct qc2_part *part = container_of(bio, struct qc2_part, bio);
 	struct bio *parent = part->parent;
 
-	if (part->map_reader >= 0)
+	if (part->map_reader)
 		qc2_map_read_unlock(&part->qt->map, part->map_reader);
 	if (bio->bi_status && !parent->bi_status)
 		parent->bi_status = bio->bi_status;
@@ -123,7 +123,7 @@ static void qc2_part_end(struct bio *bio)
 
 /* Splits the first @nr_sectors off; @bio completes after them. */
 static struct bio *qc2_split(struct qc2_target *qt, struct bio *bio, unsigned int nr_sectors,
-			     int map_reader)
+			     unsigned long map_reader)
 {
 	struct bio *split = bio_split(bio, nr_sectors, GFP_NOIO, &qc2_part_set);
 	struct qc2_part *part;
@@ -146,7 +146,7 @@ void qc2_target_read_parked(struct qc2_target *qt, struct bio *bio)
 	enum qc2_state state;
 	struct qc2_place place;
 	struct bio *part;
-	int reader;
+	unsigned long reader;
 	bool last;
 	u64 sector;
 
@@ -165,7 +165,7 @@ void qc2_target_read_parked(struct qc2_target *qt, struct bio *bio)
 		} else {
 			part = qc2_split(qt, bio, place.nr_sectors, reader);
 			if (!part) {
-				if (reader >= 0)
+				if (reader)
 					qc2_map_read_unlock(&qt->map, reader);
 				qc2_end_bio(bio, BLK_STS_RESOURCE);
 				return;
@@ -251,7 +251,7 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 	qb->commit = false;
 	qb->discard = false;
 	qb->flush = false;
-	qb->map_reader = -1;
+	qb->map_reader = 0;
 	qb->parked.since = 0;
 
 	/* The core sends the flush of a write as an empty bio before it. */
@@ -276,9 +276,9 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 	struct qc2_target *qt = ti->private;
 	struct qc2_bio *qb = qc2_bio(bio);
 
-	if (qb->map_reader >= 0) {
+	if (qb->map_reader) {
 		qc2_map_read_unlock(&qt->map, qb->map_reader);
-		qb->map_reader = -1;
+		qb->map_reader = 0;
 	}
 
 	/*

@@ -99,7 +99,7 @@ struct qc2_target {
  * @commit: the write must be committed before it completes
  * @discard: it came as a discard
  * @flush: an empty flush that the tip device does
- * @map_reader: token of the map's readers, or -1; see qc2_map_read_lock()
+ * @map_reader: token of the map's readers, or 0; see qc2_map_read_lock()
  * @parked: the read as miss.c keeps it
  */
 struct qc2_bio {
@@ -107,7 +107,7 @@ struct qc2_bio {
 	bool commit;
 	bool discard;
 	bool flush;
-	int map_reader;
+	unsigned long map_reader;
 	struct qc2_parked parked;
 };
 

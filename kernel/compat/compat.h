@@ -24,15 +24,44 @@
 #define BLK_OPEN_WRITE FMODE_WRITE
 #endif
 
-#ifndef QC2_HAVE_SRCU_DOWN_READ
-static inline int srcu_down_read(struct srcu_struct *ssp) __acquires(ssp)
+/*
+ * Readers that end elsewhere than they began, by the cheapest means there is: two
+ * memory barriers for each reader, or none.  The tokens are never 0.
+ */
+#ifdef QC2_HAVE_SRCU_FAST_UPDOWN
+static inline int qc2_srcu_init(struct srcu_struct *ssp)
 {
-	return __srcu_read_lock(ssp);
+	return init_srcu_struct_fast_updown(ssp);
 }
 
-static inline void srcu_up_read(struct srcu_struct *ssp, int idx) __releases(ssp)
+static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp)
 {
-	__srcu_read_unlock(ssp, idx);
+	return (__force unsigned long)srcu_down_read_fast(ssp);
+}
+
+static inline void qc2_srcu_up_read(struct srcu_struct *ssp, unsigned long token)
+{
+	srcu_up_read_fast(ssp, (__force struct srcu_ctr __percpu *)token);
+}
+#else
+#ifndef QC2_HAVE_SRCU_DOWN_READ
+#define srcu_down_read __srcu_read_lock
+#define srcu_up_read __srcu_read_unlock
+#endif
+
+static inline int qc2_srcu_init(struct srcu_struct *ssp)
+{
+	return init_srcu_struct(ssp);
+}
+
+static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp)
+{
+	return srcu_down_read(ssp) + 1;
+}
+
+static inline void qc2_srcu_up_read(struct srcu_struct *ssp, unsigned long token)
+{
+	srcu_up_read(ssp, token - 1);
 }
 #endif
 

@@ -96,14 +96,14 @@ static void check_read(struct kunit *test, unsigned int first, unsigned int nr)
 	struct lookup_fixture *f = test->priv;
 	struct qc2_place place;
 	enum qc2_state state;
-	int reader;
+	unsigned long reader;
 
 	while (pos < end) {
 		state = qc2_lookup(&f->qt, f->base + pos, end - pos, &place, &reader);
-		if (reader >= 0)
+		if (reader)
 			qc2_map_read_unlock(&f->qt.map, reader);
 		KUNIT_ASSERT_EQ(test, state, f->states[pos]);
-		KUNIT_ASSERT_EQ(test, reader >= 0, state == QC2_IN_STORE);
+		KUNIT_ASSERT_EQ(test, reader != 0, state == QC2_IN_STORE);
 		if (state == QC2_IN_STORE) {
 			KUNIT_ASSERT_EQ(test, place.store, STORE);
 			KUNIT_ASSERT_EQ(test, place.store_sector, f->base + pos + STORE_SHIFT);
@@ -124,7 +124,7 @@ static void lookup_test_unknown(struct kunit *test)
 {
 	struct lookup_fixture *f = test->priv;
 	struct qc2_place place;
-	int reader;
+	unsigned long reader;
 
 	check_read(test, 0, DISK_SECTORS);
 	/* From the middle of a block to its end, and to the last sector of it. */
@@ -160,7 +160,7 @@ static void lookup_test_tip_first(struct kunit *test)
 {
 	struct lookup_fixture *f = test->priv;
 	struct qc2_place place;
-	int reader;
+	unsigned long reader;
 
 	put(test, QC2_IN_STORE, 0, 1000);
 	put(test, QC2_IN_TIP, 300, 1);

@@ -616,7 +616,7 @@ static void map_test_forget_waits(struct kunit *test)
 	struct map_model *m = test->priv;
 	struct forget_work f = { .map = &m->map };
 	struct qc2_place place;
-	int token;
+	unsigned long token;
 
 	insert(test, m, 0, 8, 1, 100);
 	init_completion(&f.done);
@@ -659,7 +659,7 @@ static int stress_read(void *data)
 	struct stress_reader *r = data;
 	struct qc2_place place;
 	u64 sector;
-	int token;
+	unsigned long token;
 
 	while (!kthread_should_stop()) {
 		sector = prandom_u32_state(&r->rnd) % MODEL_SECTORS;
