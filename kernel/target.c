@@ -34,6 +34,14 @@
  * ---------------------------------------------------------------------------
  */
 
+/* Bios are mapped in process context, so no interrupt counts in between. */
+static void qc2_count(u64 __percpu *counter)
+{
+	preempt_disable();
+	__this_cpu_inc(*counter);
+	preempt_enable();
+}
+
 static void qc2_remap_to_store(struct qc2_target *qt, struct bio *bio,
 			       const struct qc2_place *place)
 {
@@ -77,15 +85,15 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 
 	switch (state) {
 	case QC2_IN_TIP:
-		this_cpu_inc(qt->stats->reads_tip);
+		qc2_count(&qt->stats->reads_tip);
 		qc2_tip_remap(qt->tip, bio, sector);
 		return DM_MAPIO_REMAPPED;
 	case QC2_IN_STORE:
-		this_cpu_inc(qt->stats->reads_store);
+		qc2_count(&qt->stats->reads_store);
 		qc2_remap_to_store(qt, bio, &place);
 		return DM_MAPIO_REMAPPED;
 	case QC2_ZERO:
-		this_cpu_inc(qt->stats->reads_zero);
+		qc2_count(&qt->stats->reads_zero);
 		zero_fill_bio(bio);
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
@@ -93,7 +101,7 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 		break;
 	}
 
-	this_cpu_inc(qt->stats->reads_missed);
+	qc2_count(&qt->stats->reads_missed);
 	qc2_park(qt, bio, sector);
 	return DM_MAPIO_SUBMITTED;
 }
@@ -223,7 +231,7 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 		qb->commit = true;
 	}
 
-	this_cpu_inc(qt->stats->writes);
+	qc2_count(&qt->stats->writes);
 	qc2_tip_remap(qt->tip, bio, sector);
 	return DM_MAPIO_REMAPPED;
 }
