@@ -338,7 +338,7 @@ void qc2_commit_queue(struct qc2_tip *tip, struct bio *bio)
 /**
  * qc2_commit_soon() - do in the background what qc2_dirty_set() asked for
  * @tip: the tip
- * @todo: mask of QC2_DIRTY_LOG_FULL and QC2_DIRTY_MANY_CHANGED
+ * @todo: mask of QC2_DIRTY_LOG_FULL and QC2_DIRTY_CHECKPOINT
  *
  * Context: any; a bio of the device is in flight.
  */
@@ -346,7 +346,7 @@ void qc2_commit_soon(struct qc2_tip *tip, unsigned int todo)
 {
 	if (todo & QC2_DIRTY_LOG_FULL)
 		queue_work(tip->qt->wq, &tip->commit.work);
-	if (todo & QC2_DIRTY_MANY_CHANGED)
+	if (todo & QC2_DIRTY_CHECKPOINT)
 		queue_work(tip->qt->wq, &tip->commit.checkpoint_work);
 }
 

@@ -40,12 +40,14 @@
  * struct qc2_region - a region that is in the tip in part
  * @changed: in the list of changed regions, or empty
  * @number: sector >> QC2_REGION_SHIFT
+ * @nr_sectors: how many of its sectors are in the tip
  * @rcu: to free it
  * @bits: 1 for a sector that is in the tip
  */
 struct qc2_region {
 	struct list_head changed;
 	unsigned long number;
+	unsigned int nr_sectors;
 	struct rcu_head rcu;
 	unsigned long bits[QC2_REGION_LONGS];
 };
@@ -106,6 +108,7 @@ void qc2_dirty_clear(struct qc2_dirty *dirty)
 	xa_destroy(&dirty->regions);
 	INIT_LIST_HEAD(&dirty->changed);
 	dirty->nr_changed = 0;
+	dirty->nr_full = 0;
 	dirty->nr_sectors = 0;
 	dirty->nr_log = 0;
 	dirty->log_lost = false;
@@ -234,8 +237,14 @@ static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, u64 sector,
 		return 0;
 
 	added = qc2_region_set_bits(region, sector & (QC2_REGION_SECTORS - 1), nr_sectors);
+	if (!added)
+		return 0;
+
 	dirty->nr_sectors += added;
-	if (added && list_empty(&region->changed)) {
+	region->nr_sectors += added;
+	if (region->nr_sectors == QC2_REGION_SECTORS)
+		WRITE_ONCE(dirty->nr_full, dirty->nr_full + 1);
+	if (list_empty(&region->changed)) {
 		list_add_tail(&region->changed, &dirty->changed);
 		dirty->nr_changed++;
 	}
@@ -249,24 +258,27 @@ static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, u64 sector,
  * @nr_sectors: as they were prepared with qc2_dirty_prepare()
  *
  * Context: any.
- * Return: mask of QC2_DIRTY_LOG_FULL and QC2_DIRTY_MANY_CHANGED, each only when
- *	its limit is just being passed.
+ * Return: mask of QC2_DIRTY_LOG_FULL and QC2_DIRTY_CHECKPOINT, each only when a
+ *	limit is just being passed.
  */
 unsigned int qc2_dirty_set(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors)
 {
-	unsigned int nr_log, nr_changed, todo = 0;
+	unsigned int nr_log, nr_changed, nr_full, todo = 0;
 	unsigned long flags;
 
 	xa_lock_irqsave(&dirty->regions, flags);
 	nr_log = dirty->nr_log;
 	nr_changed = dirty->nr_changed;
+	nr_full = dirty->nr_full;
 	if (__qc2_dirty_set(dirty, sector, nr_sectors)) {
 		qc2_dirty_log(dirty, sector, nr_sectors);
 		if (dirty->nr_log != nr_log && dirty->nr_log == dirty->max_log / 2)
 			todo |= QC2_DIRTY_LOG_FULL;
-		if (dirty->nr_changed != nr_changed &&
+		if (dirty->nr_full != nr_full && dirty->nr_full % QC2_DIRTY_MAX_FULL == 0)
+			todo |= QC2_DIRTY_CHECKPOINT;
+		if (!dirty->max_log && dirty->nr_changed != nr_changed &&
 		    dirty->nr_changed % QC2_DIRTY_MAX_CHANGED == 0)
-			todo |= QC2_DIRTY_MANY_CHANGED;
+			todo |= QC2_DIRTY_CHECKPOINT;
 	}
 	xa_unlock_irqrestore(&dirty->regions, flags);
 	return todo;
@@ -444,16 +456,19 @@ void qc2_dirty_collapse(struct qc2_dirty *dirty, u64 block)
 	unsigned long number = block * QC2_REGIONS_PER_BLOCK;
 	unsigned int i;
 
+	if (!READ_ONCE(dirty->nr_full))
+		return;
 	for (i = 0; i < QC2_REGIONS_PER_BLOCK; i++, number++) {
 		struct qc2_region *region;
 
 		xa_lock_irq(&dirty->regions);
 		region = xa_load(&dirty->regions, number);
 		if (region && !xa_is_value(region) && list_empty(&region->changed) &&
-		    bitmap_full(region->bits, QC2_REGION_SECTORS)) {
+		    region->nr_sectors == QC2_REGION_SECTORS) {
 			/* Replaces an entry, so it needs no memory. */
 			__xa_store(&dirty->regions, number, QC2_REGION_ALL, GFP_NOWAIT);
 			call_rcu(&region->rcu, qc2_region_free_rcu);
+			WRITE_ONCE(dirty->nr_full, dirty->nr_full - 1);
 		}
 		xa_unlock_irq(&dirty->regions);
 	}
@@ -492,6 +507,7 @@ static int qc2_region_load(struct qc2_dirty *dirty, unsigned long number,
 		return -EINVAL;
 	}
 
+	region->nr_sectors = weight;
 	entry = region;
 	if (!weight || weight == QC2_REGION_SECTORS) {
 		kmem_cache_free(qc2_region_cache, region);

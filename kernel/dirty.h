@@ -12,12 +12,18 @@
 
 #include "region.h"
 
-/* Changed regions beyond which the bitmap should be brought up to date. */
+/*
+ * When the bitmap should be brought up to date: when so many regions have become
+ * full, because then they need no memory any more; and, where no journal does it
+ * in its turn, when so many have changed, because all of them are part of the next
+ * commit.
+ */
+#define QC2_DIRTY_MAX_FULL	512
 #define QC2_DIRTY_MAX_CHANGED	4096
 
 /* What qc2_dirty_set() asks its caller to see to. */
 #define QC2_DIRTY_LOG_FULL	BIT(0)	/* commit soon: the log fills up */
-#define QC2_DIRTY_MANY_CHANGED	BIT(1)	/* write the bitmap soon */
+#define QC2_DIRTY_CHECKPOINT	BIT(1)	/* write the bitmap soon */
 
 /**
  * struct qc2_range - sectors of the virtual disk
@@ -35,6 +41,7 @@ struct qc2_range {
  *	interrupts off, protects everything here
  * @changed: regions with bits that the bitmap on the device may lack
  * @nr_changed: their number
+ * @nr_full: number of regions that are full and have a struct qc2_region yet
  * @nr_sectors: number of sectors in the tip
  * @block_sectors: logical block size; what is loaded must be aligned to it.
  *	0 as 1
@@ -48,6 +55,7 @@ struct qc2_dirty {
 	struct xarray regions;
 	struct list_head changed;
 	unsigned int nr_changed;
+	unsigned int nr_full;
 	u64 nr_sectors;
 	unsigned int block_sectors;
 

@@ -365,7 +365,7 @@ static void dirty_test_set_during_commit(struct kunit *test)
 	commit(test, false);
 }
 
-/* Many changed regions ask for a checkpoint, once. */
+/* Without a journal many changed regions ask for a checkpoint, once. */
 static void dirty_test_many_changed(struct kunit *test)
 {
 	const unsigned int blocks = 2 * QC2_DIRTY_MAX_CHANGED / QC2_REGIONS_PER_BLOCK;
@@ -385,7 +385,7 @@ static void dirty_test_many_changed(struct kunit *test)
 								GFP_KERNEL), 1);
 			todo = qc2_dirty_set(&f->dirty, sector, 1);
 			KUNIT_EXPECT_EQ(test, todo, i + 1 == QC2_DIRTY_MAX_CHANGED && !j ?
-					QC2_DIRTY_MANY_CHANGED : 0);
+					QC2_DIRTY_CHECKPOINT : 0);
 		}
 	}
 	KUNIT_EXPECT_EQ(test, f->dirty.nr_changed, i);
@@ -394,6 +394,44 @@ static void dirty_test_many_changed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, find_first_zero_bit(taken, blocks),
 			QC2_DIRTY_MAX_CHANGED / QC2_REGIONS_PER_BLOCK + 1);
 	KUNIT_EXPECT_FALSE(test, qc2_dirty_take_changed(&f->dirty, taken));
+}
+
+/*
+ * With a journal, changed regions ask for nothing; full ones do, once, and need no
+ * memory after the checkpoint.
+ */
+static void dirty_test_many_full(struct kunit *test)
+{
+	struct dirty_fixture *f = test->priv;
+	unsigned int i, half, todo;
+	unsigned long *taken;
+	void *entry;
+
+	taken = kunit_kzalloc(test, BITS_TO_LONGS(QC2_DIRTY_MAX_CHANGED) * sizeof(long),
+			      GFP_KERNEL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, taken);
+	for (half = 0; half < 2; half++) {
+		for (i = 0; i < QC2_DIRTY_MAX_FULL; i++) {
+			u64 sector = (u64)i * QC2_REGION_SECTORS + half * QC2_REGION_SECTORS / 2;
+
+			KUNIT_ASSERT_EQ(test, qc2_dirty_prepare(&f->dirty, sector,
+								QC2_REGION_SECTORS / 2,
+								GFP_KERNEL), 1);
+			/* That the log fills up is another matter. */
+			todo = qc2_dirty_set(&f->dirty, sector, QC2_REGION_SECTORS / 2);
+			KUNIT_EXPECT_EQ(test, todo & QC2_DIRTY_CHECKPOINT,
+					half && i + 1 == QC2_DIRTY_MAX_FULL ?
+					QC2_DIRTY_CHECKPOINT : 0);
+		}
+	}
+	KUNIT_EXPECT_TRUE(test, qc2_dirty_take_changed(&f->dirty, taken));
+	for (i = 0; i < QC2_DIRTY_MAX_FULL; i++) {
+		if (i % QC2_REGIONS_PER_BLOCK == 0)
+			qc2_dirty_collapse(&f->dirty, i / QC2_REGIONS_PER_BLOCK);
+		entry = xa_load(&f->dirty.regions, i);
+		KUNIT_ASSERT_TRUE(test, xa_is_value(entry));
+	}
+	KUNIT_EXPECT_EQ(test, f->dirty.nr_full, 0);
 }
 
 /* A bitmap that was written can be loaded, and is the same then. */
@@ -604,6 +642,7 @@ static struct kunit_case dirty_test_cases[] = {
 	KUNIT_CASE(dirty_test_log_full),
 	KUNIT_CASE(dirty_test_set_during_commit),
 	KUNIT_CASE(dirty_test_many_changed),
+	KUNIT_CASE(dirty_test_many_full),
 	KUNIT_CASE(dirty_test_load),
 	KUNIT_CASE(dirty_test_load_past_end),
 	KUNIT_CASE(dirty_test_load_range),
