@@ -13,11 +13,12 @@
  * Two records are kept for commit.c, which brings the state to the device: the
  * log, ranges for the journal, and the list of changed regions, for the bitmap.
  *
- * Locking: lookups, and the preparation of writes to regions that exist, run
- * under RCU.  Everything else takes the lock of the xarray.  Bits are stored
- * under it, whole words at a time, and read without it.
+ * Locking: lookups, and writes that set no bit and make no region, run under RCU.
+ * Everything else takes the lock of the xarray.  Bits are stored under it, whole
+ * words at a time, and read without it.
  */
 #include <linux/bitmap.h>
+#include <linux/prefetch.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
@@ -154,34 +155,41 @@ bool qc2_dirty_lookup(struct qc2_dirty *dirty, u64 sector, unsigned int *nr_sect
 	return in_tip;
 }
 
+static unsigned long *qc2_region_word(struct qc2_region *region, unsigned int sector)
+{
+	return &region->bits[sector / BITS_PER_LONG];
+}
+
 /**
- * qc2_dirty_prepare() - whether a write will change the state
+ * qc2_dirty_prepare() - whether a write may change the state
  * @dirty: the state
- * @sector: first sector of the write
- * @nr_sectors: not 0, and all in one region
+ * @sector: first sector of the write, which stays in its region
  * @gfp: for the memory of the region
  *
- * After 1, qc2_dirty_set() can be called for these sectors.
+ * After 1, qc2_dirty_set() is to be called when the write has completed.
  *
  * Context: as @gfp says.
- * Return: 0 if the sectors are all in the tip, 1 if not, or -ENOMEM.
+ * Return: 0 if the region is in the tip throughout, 1 if not, or -ENOMEM.
  */
-int qc2_dirty_prepare(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors, gfp_t gfp)
+int qc2_dirty_prepare(struct qc2_dirty *dirty, u64 sector, gfp_t gfp)
 {
-	unsigned int first = sector & (QC2_REGION_SECTORS - 1);
 	unsigned long number = sector >> QC2_REGION_SHIFT;
 	struct qc2_region *region;
+	bool full = false;
 	void *old;
-	int r = 0;
 
 	rcu_read_lock();
 	region = xa_load(&dirty->regions, number);
-	if (region && !xa_is_value(region))
-		r = find_next_zero_bit(region->bits, first + nr_sectors, first) <
-		    first + nr_sectors;
+	if (xa_is_value(region)) {
+		full = true;
+	} else if (region) {
+		/* To look at the bits now would be to wait for memory. */
+		prefetchw(region);
+		prefetchw(qc2_region_word(region, sector & (QC2_REGION_SECTORS - 1)));
+	}
 	rcu_read_unlock();
 	if (region)
-		return r;
+		return !full;
 
 	region = qc2_region_alloc(number, gfp);
 	if (!region)
@@ -201,7 +209,7 @@ static unsigned int qc2_region_set_bits(struct qc2_region *region, unsigned int 
 		unsigned int bit = first % BITS_PER_LONG;
 		unsigned int n = min_t(unsigned int, end - first, BITS_PER_LONG - bit);
 		unsigned long mask = GENMASK(bit + n - 1, bit);
-		unsigned long *word = &region->bits[first / BITS_PER_LONG];
+		unsigned long *word = qc2_region_word(region, first);
 
 		added += hweight_long(mask & ~*word);
 		WRITE_ONCE(*word, *word | mask);
@@ -227,16 +235,29 @@ static void qc2_dirty_log(struct qc2_dirty *dirty, u64 sector, unsigned int nr_s
 	}
 }
 
-static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, u64 sector,
-				    unsigned int nr_sectors)
+/* The region if there are bits to be set in it. */
+static struct qc2_region *qc2_dirty_find(struct qc2_dirty *dirty, u64 sector,
+					 unsigned int nr_sectors)
 {
 	struct qc2_region *region = xa_load(&dirty->regions, sector >> QC2_REGION_SHIFT);
-	unsigned int added;
+	unsigned int first = sector & (QC2_REGION_SECTORS - 1);
+	unsigned int end = first + nr_sectors;
 
-	if (WARN_ON_ONCE(!region) || xa_is_value(region))
-		return 0;
+	if (WARN_ON_ONCE(!region) || xa_is_value(region) ||
+	    find_next_zero_bit(region->bits, end, first) >= end)
+		return NULL;
+	return region;
+}
 
-	added = qc2_region_set_bits(region, sector & (QC2_REGION_SECTORS - 1), nr_sectors);
+/*
+ * Under the lock.  The region may be off the xarray by now: others have filled it
+ * then, and nothing is added.
+ */
+static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, struct qc2_region *region,
+				    unsigned int first, unsigned int nr_sectors)
+{
+	unsigned int added = qc2_region_set_bits(region, first, nr_sectors);
+
 	if (!added)
 		return 0;
 
@@ -255,7 +276,7 @@ static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, u64 sector,
  * qc2_dirty_set() - sectors have come into the tip
  * @dirty: the state
  * @sector: the first one
- * @nr_sectors: as they were prepared with qc2_dirty_prepare()
+ * @nr_sectors: not 0, and all in the region of @sector, which was prepared
  *
  * Context: any.
  * Return: mask of QC2_DIRTY_LOG_FULL and QC2_DIRTY_CHECKPOINT, each only when a
@@ -264,13 +285,19 @@ static unsigned int __qc2_dirty_set(struct qc2_dirty *dirty, u64 sector,
 unsigned int qc2_dirty_set(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors)
 {
 	unsigned int nr_log, nr_changed, nr_full, todo = 0;
+	struct qc2_region *region;
 	unsigned long flags;
+
+	rcu_read_lock();
+	region = qc2_dirty_find(dirty, sector, nr_sectors);
+	if (!region)
+		goto out;
 
 	xa_lock_irqsave(&dirty->regions, flags);
 	nr_log = dirty->nr_log;
 	nr_changed = dirty->nr_changed;
 	nr_full = dirty->nr_full;
-	if (__qc2_dirty_set(dirty, sector, nr_sectors)) {
+	if (__qc2_dirty_set(dirty, region, sector & (QC2_REGION_SECTORS - 1), nr_sectors)) {
 		qc2_dirty_log(dirty, sector, nr_sectors);
 		if (dirty->nr_log != nr_log && dirty->nr_log == dirty->max_log / 2)
 			todo |= QC2_DIRTY_LOG_FULL;
@@ -281,6 +308,8 @@ unsigned int qc2_dirty_set(struct qc2_dirty *dirty, u64 sector, unsigned int nr_
 			todo |= QC2_DIRTY_CHECKPOINT;
 	}
 	xa_unlock_irqrestore(&dirty->regions, flags);
+out:
+	rcu_read_unlock();
 	return todo;
 }
 
@@ -571,6 +600,7 @@ int qc2_dirty_load_block(struct qc2_dirty *dirty, u64 block, const void *from,
 int qc2_dirty_load_range(struct qc2_dirty *dirty, u64 sector, u64 nr_sectors)
 {
 	u64 end = sector + nr_sectors;
+	struct qc2_region *region;
 	int r, any = 0;
 
 	if (dirty->block_sectors > 1 && (sector | nr_sectors) & (dirty->block_sectors - 1))
@@ -578,13 +608,15 @@ int qc2_dirty_load_range(struct qc2_dirty *dirty, u64 sector, u64 nr_sectors)
 	for (; sector < end; sector += nr_sectors) {
 		nr_sectors = min_t(u64, end - sector,
 				   QC2_REGION_SECTORS - (sector & (QC2_REGION_SECTORS - 1)));
-		r = qc2_dirty_prepare(dirty, sector, nr_sectors, GFP_NOIO);
+		r = qc2_dirty_prepare(dirty, sector, GFP_NOIO);
 		if (r < 0)
 			return r;
-		if (r) {
+		region = qc2_dirty_find(dirty, sector, nr_sectors);
+		if (region) {
 			any = 1;
 			xa_lock_irq(&dirty->regions);
-			__qc2_dirty_set(dirty, sector, nr_sectors);
+			__qc2_dirty_set(dirty, region, sector & (QC2_REGION_SECTORS - 1),
+					nr_sectors);
 			xa_unlock_irq(&dirty->regions);
 		}
 	}

@@ -73,7 +73,7 @@ void qc2_dirty_init(struct qc2_dirty *dirty);
 void qc2_dirty_clear(struct qc2_dirty *dirty);
 
 bool qc2_dirty_lookup(struct qc2_dirty *dirty, u64 sector, unsigned int *nr_sectors);
-int qc2_dirty_prepare(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors, gfp_t gfp);
+int qc2_dirty_prepare(struct qc2_dirty *dirty, u64 sector, gfp_t gfp);
 unsigned int qc2_dirty_set(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors);
 u64 qc2_dirty_nr_sectors(struct qc2_dirty *dirty);
 

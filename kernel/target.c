@@ -226,7 +226,8 @@ static int qc2_map_write(struct qc2_target *qt, struct bio *bio)
 	 * the commit makes the data durable, too.
 	 */
 	if ((bio->bi_opf & REQ_FUA) &&
-	    (qb->write.nr_sectors || !qc2_dirty_committed(&qt->tip->dirty))) {
+	    (qc2_tip_write_adds(qt->tip, &qb->write) ||
+	     !qc2_dirty_committed(&qt->tip->dirty))) {
 		bio->bi_opf &= ~REQ_FUA;
 		qb->commit = true;
 	}

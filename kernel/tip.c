@@ -501,7 +501,7 @@ int qc2_tip_write_begin(struct qc2_tip *tip, struct qc2_tip_write *write,
 	int r;
 
 	/* Not with __GFP_NOFAIL: kswapd may be the one who writes. */
-	while ((r = qc2_dirty_prepare(&tip->dirty, sector, nr_sectors, gfp)) < 0) {
+	while ((r = qc2_dirty_prepare(&tip->dirty, sector, gfp)) < 0) {
 		if (nowait)
 			return -EAGAIN;
 		memalloc_retry_wait(gfp);
@@ -509,6 +509,21 @@ int qc2_tip_write_begin(struct qc2_tip *tip, struct qc2_tip_write *write,
 	write->sector = sector;
 	write->nr_sectors = r ? nr_sectors : 0;
 	return 0;
+}
+
+/**
+ * qc2_tip_write_adds() - whether a write brings sectors into the tip
+ * @tip: the tip
+ * @write: as qc2_tip_write_begin() filled it
+ *
+ * Context: any.
+ */
+bool qc2_tip_write_adds(struct qc2_tip *tip, const struct qc2_tip_write *write)
+{
+	unsigned int nr_sectors = write->nr_sectors;
+
+	return nr_sectors && !(qc2_dirty_lookup(&tip->dirty, write->sector, &nr_sectors) &&
+			       nr_sectors == write->nr_sectors);
 }
 
 /**

@@ -61,7 +61,8 @@ struct qc2_tip {
 /**
  * struct qc2_tip_write - a write in flight, kept with its bio
  * @sector: first sector
- * @nr_sectors: number of sectors that come into the tip; 0 if they are in it
+ * @nr_sectors: number of sectors that may come into the tip; 0 if their whole
+ *	region is in it
  */
 struct qc2_tip_write {
 	u64 sector;
@@ -75,6 +76,7 @@ int qc2_tip_load(struct qc2_tip *tip);
 void qc2_tip_remap(struct qc2_tip *tip, struct bio *bio, u64 sector);
 int qc2_tip_write_begin(struct qc2_tip *tip, struct qc2_tip_write *write,
 			u64 sector, unsigned int nr_sectors, bool nowait);
+bool qc2_tip_write_adds(struct qc2_tip *tip, const struct qc2_tip_write *write);
 void qc2_tip_write_end(struct qc2_tip *tip, struct qc2_tip_write *write, blk_status_t status);
 void qc2_tip_set_read_only(struct qc2_tip *tip, const char *what, int error);
 

@@ -85,17 +85,22 @@ static void dirty_test_exit(struct kunit *test)
 static unsigned int write_sectors(struct kunit *test, unsigned int first, unsigned int nr)
 {
 	struct dirty_fixture *f = test->priv;
-	unsigned int part, i, todo = 0;
+	unsigned int part, i, nr_log, todo = 0;
 	bool changes;
+	int r;
 
 	for (; nr; first += part, nr -= part) {
 		part = min(nr, QC2_REGION_SECTORS - first % QC2_REGION_SECTORS);
 		changes = memchr(f->in_tip + first, 0, part);
-		KUNIT_EXPECT_EQ(test, qc2_dirty_prepare(&f->dirty, MODEL_BASE + first, part,
-							GFP_KERNEL), changes);
-		if (!changes)
+		r = qc2_dirty_prepare(&f->dirty, MODEL_BASE + first, GFP_KERNEL);
+		KUNIT_EXPECT_EQ(test, r, changes || r);
+		if (!r)
 			continue;
+		nr_log = f->dirty.nr_log;
 		todo |= qc2_dirty_set(&f->dirty, MODEL_BASE + first, part);
+		/* A write that changes nothing leaves no trace. */
+		if (!changes)
+			KUNIT_EXPECT_EQ(test, f->dirty.nr_log, nr_log);
 		for (i = first; i < first + part; i++) {
 			f->fresh[i] |= !f->in_tip[i];
 			f->in_tip[i] = 1;
@@ -217,7 +222,7 @@ static void dirty_test_failed_write(struct kunit *test)
 {
 	struct dirty_fixture *f = test->priv;
 
-	KUNIT_EXPECT_EQ(test, qc2_dirty_prepare(&f->dirty, MODEL_BASE + 5, 10, GFP_KERNEL), 1);
+	KUNIT_EXPECT_EQ(test, qc2_dirty_prepare(&f->dirty, MODEL_BASE + 5, GFP_KERNEL), 1);
 	check_lookups(test, &f->dirty, f->in_tip);
 	KUNIT_EXPECT_TRUE(test, qc2_dirty_committed(&f->dirty));
 	KUNIT_EXPECT_FALSE(test, checkpoint(test));
@@ -272,8 +277,7 @@ static void dirty_test_collapse(struct kunit *test)
 
 	/* Such a region needs nothing any more. */
 	KUNIT_EXPECT_FALSE(test, checkpoint(test));
-	KUNIT_EXPECT_EQ(test, qc2_dirty_prepare(&f->dirty, MODEL_BASE, QC2_REGION_SECTORS,
-						GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, qc2_dirty_prepare(&f->dirty, MODEL_BASE, GFP_KERNEL), 0);
 
 	/* A write that was prepared before does no harm. */
 	KUNIT_EXPECT_EQ(test, qc2_dirty_set(&f->dirty, MODEL_BASE + 7, 9), 0);
@@ -381,8 +385,7 @@ static void dirty_test_many_changed(struct kunit *test)
 		for (j = 0; j < 2; j++) {
 			u64 sector = (u64)i * QC2_REGION_SECTORS + j;
 
-			KUNIT_ASSERT_EQ(test, qc2_dirty_prepare(&f->dirty, sector, 1,
-								GFP_KERNEL), 1);
+			KUNIT_ASSERT_EQ(test, qc2_dirty_prepare(&f->dirty, sector, GFP_KERNEL), 1);
 			todo = qc2_dirty_set(&f->dirty, sector, 1);
 			KUNIT_EXPECT_EQ(test, todo, i + 1 == QC2_DIRTY_MAX_CHANGED && !j ?
 					QC2_DIRTY_CHECKPOINT : 0);
@@ -414,9 +417,7 @@ static void dirty_test_many_full(struct kunit *test)
 		for (i = 0; i < QC2_DIRTY_MAX_FULL; i++) {
 			u64 sector = (u64)i * QC2_REGION_SECTORS + half * QC2_REGION_SECTORS / 2;
 
-			KUNIT_ASSERT_EQ(test, qc2_dirty_prepare(&f->dirty, sector,
-								QC2_REGION_SECTORS / 2,
-								GFP_KERNEL), 1);
+			KUNIT_ASSERT_EQ(test, qc2_dirty_prepare(&f->dirty, sector, GFP_KERNEL), 1);
 			/* That the log fills up is another matter. */
 			todo = qc2_dirty_set(&f->dirty, sector, QC2_REGION_SECTORS / 2);
 			KUNIT_EXPECT_EQ(test, todo & QC2_DIRTY_CHECKPOINT,
@@ -550,7 +551,7 @@ static int stress_write(void *data)
 			((MODEL_REGIONS - 1) * QC2_REGION_SECTORS);
 		len = min_t(u64, 1 + prandom_u32_state(&s->rnd) % 64,
 			    QC2_REGION_SECTORS - sector % QC2_REGION_SECTORS);
-		if (qc2_dirty_prepare(s->dirty, sector, len, GFP_KERNEL))
+		if (qc2_dirty_prepare(s->dirty, sector, GFP_KERNEL))
 			qc2_dirty_set(s->dirty, sector, len);
 		nr = len;
 		if (!qc2_dirty_lookup(s->dirty, sector, &nr) || nr != len)

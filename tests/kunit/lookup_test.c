@@ -81,7 +81,7 @@ static void put(struct kunit *test, enum qc2_state state, unsigned int first, un
 	}
 	for (i = first; i < first + nr; i += reach) {
 		reach = qc2_write_reach(f->base + i, first + nr - i);
-		if (qc2_dirty_prepare(&f->tip.dirty, f->base + i, reach, GFP_KERNEL))
+		if (qc2_dirty_prepare(&f->tip.dirty, f->base + i, GFP_KERNEL))
 			qc2_dirty_set(&f->tip.dirty, f->base + i, reach);
 	}
 }
