@@ -44,7 +44,7 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/un
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
 .PHONY: all user module kunit tools unit-bins install uninstall clean setup demo check \
-	check-kernels check-debug soak bench help
+	check-kernels check-debug soak bench bench-local help
 all: user module
 
 help:
@@ -59,6 +59,7 @@ help:
 	@echo 'check-debug    KUnit suites and system tests on a kernel that finds bugs, built once'
 	@echo 'soak           the long variants of tests that have one'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
+	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
 tools: $(TOOL_BINS)
@@ -83,7 +84,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
 
 $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LIBS)
+
+$(BUILD)/tests/tools/qc2bench: LIBS := -luring -pthread
 
 -include $(shell find build/user build/asan -name '*.d' 2>/dev/null)
 
@@ -140,6 +143,9 @@ soak: setup
 
 bench: setup
 	tests/bench/run
+
+bench-local: setup
+	tests/bench/local
 
 clean:
 	rm -rf build
