@@ -296,7 +296,7 @@ bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 		    struct qc2_place *place)
 {
 	unsigned int offset = sector & (QC2_REGION_SECTORS - 1);
-	unsigned int lo = 0, hi;
+	unsigned int lo = 0, hi, mid;
 	const struct qc2_map_run *run;
 	struct qc2_chunk *chunk;
 	bool known = false;
@@ -319,16 +319,23 @@ bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 	if (!READ_ONCE(chunk->referenced))
 		WRITE_ONCE(chunk->referenced, 1);
 
-	/* The first run that ends after the sector. */
+	/*
+	 * The first run that ends after the sector.  The first look is where it is
+	 * if all runs are of one length: each look may be to wait for memory.
+	 */
 	hi = chunk->nr_runs;
+	mid = offset * hi / QC2_REGION_SECTORS;
 	while (lo < hi) {
-		unsigned int mid = (lo + hi) / 2;
-
 		run = &chunk->runs[mid];
-		if (run->start + run->nr <= offset)
+		if (run->start + run->nr <= offset) {
 			lo = mid + 1;
-		else
+		} else if (run->start <= offset) {
+			lo = mid;
+			break;
+		} else {
 			hi = mid;
+		}
+		mid = (lo + hi) / 2;
 	}
 	if (lo == chunk->nr_runs)
 		goto out;
