@@ -261,7 +261,7 @@ void qc2_map_destroy(struct qc2_map *map)
  * Context: process; the lock may be released in any other context.
  * Return: token for qc2_map_read_unlock(), never 0.
  */
-unsigned long qc2_map_read_lock(struct qc2_map *map)
+unsigned long qc2_map_read_lock(struct qc2_map *map) __acquires(&map->readers)
 {
 	return qc2_srcu_down_read(&map->readers);
 }
@@ -274,6 +274,7 @@ unsigned long qc2_map_read_lock(struct qc2_map *map)
  * Context: any.
  */
 void qc2_map_read_unlock(struct qc2_map *map, unsigned long token)
+	__releases(&map->readers)
 {
 	qc2_srcu_up_read(&map->readers, token);
 }
@@ -327,13 +328,13 @@ bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 	mid = offset * hi / QC2_REGION_SECTORS;
 	while (lo < hi) {
 		run = &chunk->runs[mid];
-		if (run->start + run->nr <= offset) {
+		if (run->start > offset) {
+			hi = mid;
+		} else if (run->start + run->nr <= offset) {
 			lo = mid + 1;
-		} else if (run->start <= offset) {
+		} else {
 			lo = mid;
 			break;
-		} else {
-			hi = mid;
 		}
 		mid = (lo + hi) / 2;
 	}

@@ -34,12 +34,13 @@ static inline int qc2_srcu_init(struct srcu_struct *ssp)
 	return init_srcu_struct_fast_updown(ssp);
 }
 
-static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp)
+static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp) __acquires(ssp)
 {
 	return (__force unsigned long)srcu_down_read_fast(ssp);
 }
 
 static inline void qc2_srcu_up_read(struct srcu_struct *ssp, unsigned long token)
+	__releases(ssp)
 {
 	srcu_up_read_fast(ssp, (__force struct srcu_ctr __percpu *)token);
 }
@@ -54,12 +55,13 @@ static inline int qc2_srcu_init(struct srcu_struct *ssp)
 	return init_srcu_struct(ssp);
 }
 
-static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp)
+static inline unsigned long qc2_srcu_down_read(struct srcu_struct *ssp) __acquires(ssp)
 {
 	return srcu_down_read(ssp) + 1;
 }
 
 static inline void qc2_srcu_up_read(struct srcu_struct *ssp, unsigned long token)
+	__releases(ssp)
 {
 	srcu_up_read(ssp, token - 1);
 }
