@@ -20,7 +20,7 @@ DESTDIR ?=
 # User-space flavours share the rules below; SAN=1 builds with the sanitizers.
 SAN ?=
 BUILD := build/$(if $(SAN),asan,user)
-PKGS := libcurl libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid
+PKGS := libcurl libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid zlib libzstd
 PKG_CONFIG ?= pkg-config
 
 comma := ,

@@ -262,6 +262,93 @@ create absolute.qcow2 20000256 "" "$PWD/names.qcow2" qcow2
 same absolute-path absolute.qcow2
 rm -f random.img
 
+# Compressed clusters: as qemu-img convert -c writes them, in or out of order,
+# under and over other layers, with clusters cut at the end of the disk.
+head -c 3000000 /dev/urandom | base64 -w 0 >text.img
+truncate -s 6000128 text.img
+for type in zlib zstd; do
+	for cs in 512 4k 64k 2M; do
+		o=compression_type=$type,cluster_size=$cs
+		[ $type-$cs != zstd-512 ] || o=compression_type=zstd,cluster_size=1k
+		qemu-img convert -c -W -f raw -O qcow2 -o $o text.img packed.qcow2
+		same "packed-$type-$cs" packed.qcow2
+		create packed-top.qcow2 7M "" packed.qcow2 qcow2
+		scribble packed-top.qcow2 14000 10
+		same "packed-$type-$cs-base" packed-top.qcow2
+		# Overwritten in part, and written compressed over a base.
+		io packed.qcow2 "write -P 9 1M 100k" "write -z 3M 64k"
+		same "packed-$type-$cs-written" packed.qcow2
+		create packed-over.qcow2 7M $o packed-top.qcow2 qcow2
+		io packed-over.qcow2 "write -c -P 5 2M 2M" "write -P 6 3M 5k"
+		same "packed-$type-$cs-overlay" packed-over.qcow2
+		rm packed*.qcow2
+	done
+done
+qemu-img convert -c -f raw -O qcow2 -o compat=0.10 text.img packed.qcow2
+same packed-v2 packed.qcow2
+
+# Extended L2 entries: subclusters of data, of zeros, and of the backing file.
+for cs in 16k 64k 2M; do
+	o=extended_l2=on,cluster_size=$cs
+	[ $cs != 2M ] || sectors=70001
+	[ $cs = 2M ] || sectors=$((16384 + RANDOM % 4096))
+	chain "subclusters-$cs-1" $sectors $o
+	chain "subclusters-$cs-3" $sectors cluster_size=64k $o $o
+	qemu-img convert -c -f raw -O qcow2 -o $o text.img packed.qcow2
+	create packed-top.qcow2 7M $o packed.qcow2 qcow2
+	scribble packed-top.qcow2 14000 12
+	same "subclusters-$cs-packed" packed-top.qcow2
+	for prealloc in metadata falloc full; do
+		create pre.qcow2 8M $o,preallocation=$prealloc
+		same "subclusters-$cs-$prealloc" pre.qcow2
+		scribble pre.qcow2 16384 10
+		same "subclusters-$cs-$prealloc-written" pre.qcow2
+		rm pre.qcow2
+	done
+	rm packed*.qcow2
+done
+
+# External data files: preallocated, raw, longer and shorter than the disk.
+for o in cluster_size=64k cluster_size=4k,data_file_raw=on extended_l2=on; do
+	create ext-data.qcow2 5000192 "data_file=ext-data.img,$o"
+	same "data-file-$o-empty" ext-data.qcow2
+	scribble ext-data.qcow2 9766 12
+	same "data-file-$o" ext-data.qcow2
+	case $o in
+	*data_file_raw*) ;;	# cannot have a backing file
+	*)
+		create ext-over.qcow2 8M "data_file=ext-over.img,$o" ext-data.qcow2 qcow2
+		scribble ext-over.qcow2 16384 12
+		same "data-file-$o-over" ext-over.qcow2 ;;
+	esac
+	rm ext-*
+done
+
+# Internal snapshots as the source, also of another size, compressed, extended.
+for o in compat=0.10 cluster_size=4k extended_l2=on compression_type=zstd; do
+	create snap.qcow2 6M $o
+	io snap.qcow2 "write -c -P 4 1M 1M" "write -c -P 7 4M 64k"
+	scribble snap.qcow2 12288 6
+	qemu-img snapshot -c "the first" snap.qcow2
+	io snap.qcow2 "write -P 5 2M 1M"
+	qemu-img snapshot -c second snap.qcow2
+	[ $o = compat=0.10 ] || qemu-img resize -q snap.qcow2 9M
+	scribble snap.qcow2 12288 6
+	same "snapshots-$o-active" snap.qcow2
+	for name in "the first" second; do
+		qemu-img convert -l snapshot.name="$name" -f qcow2 -O raw snap.qcow2 ref.raw
+		rm -f out.raw
+		# QEMU gives it the size of today.
+		truncate -s 6M ref.raw
+		if "$chaincat" "file://$PWD/snap.qcow2#snapshot=$name" out.raw && cmp out.raw ref.raw; then
+			pass
+		else
+			fail "snapshot $name of $o"
+		fi
+	done
+	rm snap.qcow2
+done
+
 # Thirty layers.
 deep=()
 for i in {1..30}; do deep+=(cluster_size=4k); done
@@ -273,17 +360,11 @@ qemu-img create -q -f qcow2 --object secret,id=s,data=secret \
 	-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 luks.qcow2 4M
 refused luks luks.qcow2 luks.qcow2 "encrypted (LUKS)"
 
-head -c 300000 /dev/zero | tr '\0' x >text.img
-qemu-img convert -c -f raw -O qcow2 text.img zlib.qcow2
-refused compressed zlib.qcow2 zlib.qcow2 "compressed clusters" "cannot be read yet"
-create zlib-top.qcow2 8M "" zlib.qcow2 qcow2
-refused compressed-base zlib-top.qcow2 zlib.qcow2 "compressed clusters"
-create zstd.qcow2 4M compression_type=zstd
-refused zstd zstd.qcow2 zstd.qcow2 "compression type"
-create ext.qcow2 4M extended_l2=on
-refused extended-l2 ext.qcow2 ext.qcow2 "extended L2"
 create datafile.qcow2 4M data_file=datafile.img
-refused data-file datafile.qcow2 datafile.qcow2 "external data file"
+rm datafile.img
+refused data-file-gone datafile.qcow2 datafile.qcow2 datafile.img "external data file"
+create snapshots.qcow2 4M ""
+refused no-snapshot "file://$PWD/snapshots.qcow2#snapshot=x" snapshots.qcow2 "no snapshot" "'x'"
 
 create base.qcow2 4M ""
 create noformat.qcow2 4M "" base.qcow2 qcow2

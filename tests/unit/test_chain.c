@@ -106,7 +106,7 @@ static void check_extent(const struct qc2_chain *chain, size_t i,
 	assert_true(i < chain->index->nr_extents);
 	assert_int_equal(ext->sector, sector);
 	assert_int_equal(ext->nr_sectors, nr_sectors);
-	assert_int_equal(ext->link, link);
+	assert_int_equal(ext->object, qc2_object_data(link));
 	assert_int_equal(ext->offset, offset);
 }
 

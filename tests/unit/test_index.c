@@ -11,7 +11,7 @@ static void add(struct qc2_extents *list, uint64_t sector, uint32_t nr,
 	struct qc2_extent ext = {
 		.sector = sector,
 		.nr_sectors = nr,
-		.link = link,
+		.object = link,
 		.offset = offset,
 	};
 
@@ -29,9 +29,9 @@ static void test_join(void **state)
 	add(&list, 16, 8, 1, 4096);		/* another place */
 	add(&list, 24, 8, 2, 8192);		/* another link */
 	add(&list, 40, 8, 2, 12288);		/* a gap on the disk */
-	add(&list, 48, 8, QC2_LINK_ZERO, 0);
+	add(&list, 48, 8, QC2_OBJECT_ZERO, 0);
 	assert_int_equal(list.nr, 5);
-	add(&list, 56, 8, QC2_LINK_ZERO, 0);
+	add(&list, 56, 8, QC2_OBJECT_ZERO, 0);
 	assert_int_equal(list.nr, 5);
 	assert_int_equal(list.v[4].nr_sectors, 16);
 	qc2_extents_free(&list);
@@ -97,11 +97,11 @@ static void random_layer(uint64_t *seed, uint32_t link,
 			nr = DISK - pos;
 		if (test_random(seed) % 3)
 			base += 512 * (test_random(seed) % 50);
-		add(list, pos, nr, zero ? QC2_LINK_ZERO : link,
+		add(list, pos, nr, zero ? QC2_OBJECT_ZERO : link,
 		    zero ? 0 : base);
 		for (i = 0; i < nr; i++) {
 			cells[pos + i].used = 1;
-			cells[pos + i].link = zero ? QC2_LINK_ZERO : link;
+			cells[pos + i].link = zero ? QC2_OBJECT_ZERO : link;
 			cells[pos + i].offset = zero ? 0 : base + 512 * i;
 		}
 		pos += nr;
@@ -123,9 +123,9 @@ static void compare(const struct qc2_extents *list, const struct cell *cells)
 			assert_false(cells[pos].used);
 		for (k = 0; k < ext->nr_sectors; k++, pos++) {
 			assert_true(pos < DISK && cells[pos].used);
-			assert_int_equal(cells[pos].link, ext->link);
+			assert_int_equal(cells[pos].link, ext->object);
 			assert_int_equal(cells[pos].offset,
-					 ext->link == QC2_LINK_ZERO ? 0 :
+					 ext->object == QC2_OBJECT_ZERO ? 0 :
 					 ext->offset + 512 * (uint64_t)k);
 		}
 	}
@@ -144,14 +144,14 @@ static void check_index(struct qc2_extents *list, const struct cell *cells)
 	assert_null(list->v);
 	for (pos = 0; pos < DISK; pos++) {
 		const struct qc2_extent *ext;
-		int data = cells[pos].used && cells[pos].link != QC2_LINK_ZERO;
+		int data = cells[pos].used && cells[pos].link != QC2_OBJECT_ZERO;
 
 		i = qc2_index_find(idx, pos);
 		ext = &idx->extents[i];
 		if (data) {
 			assert_true(i < idx->nr_extents);
 			assert_true(ext->sector <= pos);
-			assert_int_equal(ext->link, cells[pos].link);
+			assert_int_equal(ext->object, cells[pos].link);
 			assert_int_equal(ext->offset +
 					 512 * (pos - ext->sector),
 					 cells[pos].offset);
@@ -170,7 +170,7 @@ static void check_index(struct qc2_extents *list, const struct cell *cells)
 		const struct qc2_extent *a = &idx->extents[idx->by_object[i - 1]];
 		const struct qc2_extent *b = &idx->extents[idx->by_object[i]];
 
-		assert_true(a->link < b->link || (a->link == b->link &&
+		assert_true(a->object < b->object || (a->object == b->object &&
 						  a->offset < b->offset));
 	}
 	qc2_index_free(idx);
@@ -211,8 +211,8 @@ static void test_underlay_joins_again(void **state)
 	struct qc2_extents upper = { 0 }, lower = { 0 };
 
 	/* Zeros from two links side by side are one extent. */
-	add(&upper, 10, 10, QC2_LINK_ZERO, 0);
-	add(&lower, 0, 30, QC2_LINK_ZERO, 0);
+	add(&upper, 10, 10, QC2_OBJECT_ZERO, 0);
+	add(&lower, 0, 30, QC2_OBJECT_ZERO, 0);
 	assert_int_equal(qc2_extents_underlay(&upper, &lower, UINT64_MAX), 0);
 	assert_int_equal(upper.nr, 1);
 	assert_int_equal(upper.v[0].nr_sectors, 30);
@@ -225,7 +225,7 @@ static void test_empty_index(void **state)
 	struct qc2_extents list = { 0 };
 	struct qc2_index *idx;
 
-	add(&list, 0, 100, QC2_LINK_ZERO, 0);
+	add(&list, 0, 100, QC2_OBJECT_ZERO, 0);
 	idx = qc2_index_build(&list, 100);
 	assert_non_null(idx);
 	assert_int_equal(idx->nr_extents, 0);
@@ -247,9 +247,9 @@ static void test_find_object_borders(void **state)
 	idx = qc2_index_build(&list, 100);
 	assert_non_null(idx);
 	i = qc2_index_find_object(idx, 0, 0);
-	assert_int_equal(idx->extents[idx->by_object[i]].link, 1);
+	assert_int_equal(idx->extents[idx->by_object[i]].object, 1);
 	i = qc2_index_find_object(idx, 1, 65536 + 4096);
-	assert_int_equal(idx->extents[idx->by_object[i]].link, 2);
+	assert_int_equal(idx->extents[idx->by_object[i]].object, 2);
 	assert_int_equal(idx->extents[idx->by_object[i]].offset, 4096);
 	i = qc2_index_find_object(idx, 2, 8191);
 	assert_int_equal(idx->extents[idx->by_object[i]].offset, 4096);

@@ -12,20 +12,29 @@
 #define COMPRESSED (1ULL << 62)
 #define ZERO	1ULL
 
+#define DATA		5
+#define UNPACKED	6
+
 /* Opens and lists; returns the first failure. */
-static int list_image(const struct image *img, uint64_t limit,
-		      struct qc2_extents *list, struct qc2_err *err)
+static int list_image(const struct image *img, const char *snapshot,
+		      struct qc2_extents *list, struct qc2_packed **packed,
+		      struct qc2_err *err)
 {
 	struct qc2_source *src = mem_open(img);
 	struct qc2_qcow2 *qcow2;
 	int ret;
 
+	*packed = NULL;
 	memset(list, 0, sizeof(*list));
 	memset(&mem_count, 0, sizeof(mem_count));
 	err->msg[0] = '\0';
 	ret = qc2_qcow2_open(src, &qcow2, err);
 	if (!ret) {
-		ret = qc2_qcow2_extents(qcow2, limit, 5, list, err);
+		if (snapshot)
+			ret = qc2_qcow2_snapshot(qcow2, snapshot, err);
+		if (!ret)
+			ret = qc2_qcow2_extents(qcow2, DATA, src->size, UNPACKED,
+						list, packed, err);
 		qc2_qcow2_close(qcow2);
 	}
 	mem_close(src);
@@ -34,30 +43,34 @@ static int list_image(const struct image *img, uint64_t limit,
 
 static void lists(const struct image *img, struct qc2_extents *list)
 {
+	struct qc2_packed *packed;
 	struct qc2_err err;
 
-	assert_ok(list_image(img, UINT64_MAX, list, &err), err);
+	assert_ok(list_image(img, NULL, list, &packed, &err), err);
+	assert_null(packed);
 }
 
 static void refused(const struct image *img, int errnum, const char *text)
 {
+	struct qc2_packed *packed;
 	struct qc2_extents list;
 	struct qc2_err err;
 
-	assert_int_equal(list_image(img, UINT64_MAX, &list, &err), -errnum);
+	assert_int_equal(list_image(img, NULL, &list, &packed, &err), -errnum);
 	assert_in(err.msg, URL);
 	assert_in(err.msg, text);
+	qc2_packed_put(packed);
 	qc2_extents_free(&list);
 }
 
 static void check_extent(const struct qc2_extents *list, size_t i,
-			 uint64_t sector, uint32_t nr_sectors, uint32_t link,
+			 uint64_t sector, uint32_t nr_sectors, uint32_t object,
 			 uint64_t offset)
 {
 	assert_true(i < list->nr);
 	assert_int_equal(list->v[i].sector, sector);
 	assert_int_equal(list->v[i].nr_sectors, nr_sectors);
-	assert_int_equal(list->v[i].link, link);
+	assert_int_equal(list->v[i].object, object);
 	assert_int_equal(list->v[i].offset, offset);
 }
 
@@ -88,10 +101,10 @@ static void test_lists_clusters(void **state)
 	l2(&img, 15, COPIED | 7 << 16);
 	lists(&img, &list);
 	assert_int_equal(list.nr, 4);
-	check_extent(&list, 0, 0, 256, 5, 3 << 16);
-	check_extent(&list, 1, 256, 128, 5, 6 << 16);
-	check_extent(&list, 2, 512, 256, QC2_LINK_ZERO, 0);
-	check_extent(&list, 3, 15 * 128, 128, 5, 7 << 16);
+	check_extent(&list, 0, 0, 256, DATA, 3 << 16);
+	check_extent(&list, 1, 256, 128, DATA, 6 << 16);
+	check_extent(&list, 2, 512, 256, QC2_OBJECT_ZERO, 0);
+	check_extent(&list, 3, 15 * 128, 128, DATA, 7 << 16);
 	/* all of the metadata came with the first read */
 	assert_int_equal(mem_count.reads, 1);
 	qc2_extents_free(&list);
@@ -102,7 +115,6 @@ static void test_end_of_the_disk(void **state)
 {
 	struct image img = simple(3);
 	struct qc2_extents list;
-	struct qc2_err err;
 
 	/* The last cluster of the disk is not whole. */
 	put64(&img, H_SIZE, 65536 + 1024);
@@ -110,22 +122,14 @@ static void test_end_of_the_disk(void **state)
 	l2(&img, 2, COPIED | 4 << 16);		/* behind the end */
 	lists(&img, &list);
 	assert_int_equal(list.nr, 1);
-	check_extent(&list, 0, 128, 2, 5, 3 << 16);
+	check_extent(&list, 0, 128, 2, DATA, 3 << 16);
 	qc2_extents_free(&list);
 
 	/* A part of a sector at the end does not count. */
 	put64(&img, H_SIZE, 65536 + 1024 + 511);
 	lists(&img, &list);
-	check_extent(&list, 0, 128, 2, 5, 3 << 16);
+	check_extent(&list, 0, 128, 2, DATA, 3 << 16);
 	qc2_extents_free(&list);
-
-	/* Hidden by a smaller link above. */
-	assert_ok(list_image(&img, 129, &list, &err), err);
-	assert_int_equal(list.nr, 1);
-	check_extent(&list, 0, 128, 1, 5, 3 << 16);
-	qc2_extents_free(&list);
-	assert_ok(list_image(&img, 0, &list, &err), err);
-	assert_int_equal(list.nr, 0);
 
 	put64(&img, H_SIZE, 0);
 	put32(&img, H_L1_SIZE, 0);
@@ -144,8 +148,8 @@ static void test_end_of_the_file(void **state)
 	img.size = (7 << 16) + 1000;
 	lists(&img, &list);
 	assert_int_equal(list.nr, 2);
-	check_extent(&list, 0, 3 * 128, 2, 5, 7 << 16);
-	check_extent(&list, 1, 3 * 128 + 2, 126, QC2_LINK_ZERO, 0);
+	check_extent(&list, 0, 3 * 128, 2, DATA, 7 << 16);
+	check_extent(&list, 1, 3 * 128 + 2, 126, QC2_OBJECT_ZERO, 0);
 	qc2_extents_free(&list);
 
 	img.size = 7 << 16;
@@ -182,7 +186,7 @@ static void test_cluster_sizes(void **state)
 			lists(&img, &list);
 			assert_int_equal(list.nr, 1);
 			check_extent(&list, 0, (span - size) / 512,
-				     2 * size / 512, 5, 4 << bits);
+				     2 * size / 512, DATA, 4 << bits);
 			qc2_extents_free(&list);
 			image_free(&img);
 		}
@@ -254,12 +258,12 @@ static void test_header_fields(void **state)
 		{ H_HEADER_LENGTH, 4, 65537, EINVAL, "header length" },
 		{ H_HEADER_LENGTH, 4, UINT32_MAX, EINVAL, "header length" },
 		{ H_INCOMPAT, 8, 1 << 1, EINVAL, "marked corrupt" },
-		{ H_INCOMPAT, 8, 1 << 2, EOPNOTSUPP, "external data file" },
-		{ H_INCOMPAT, 8, 1 << 3, EOPNOTSUPP, "compression type" },
-		{ H_INCOMPAT, 8, 1 << 4, EOPNOTSUPP, "extended L2" },
+		{ H_INCOMPAT, 8, 1 << 2, EINVAL, "does not name it" },
+		{ H_INCOMPAT, 8, 1 << 3, EINVAL, "compression type 0 does not go" },
 		{ H_INCOMPAT, 8, 1 << 5, EOPNOTSUPP, "bit 5" },
 		{ H_INCOMPAT, 8, 1ULL << 63, EOPNOTSUPP, "bit 63" },
-		{ H_COMPRESSION, 4, 1 << 24, EOPNOTSUPP, "compression type" },
+		{ H_COMPRESSION, 4, 1 << 24, EINVAL, "compression type 1 does not go" },
+		{ H_COMPRESSION, 4, 2 << 24, EOPNOTSUPP, "compression type 2" },
 	};
 	struct qc2_extents list;
 	uint8_t saved[8];
@@ -315,8 +319,9 @@ static void test_extensions(void **state)
 	refused(&img, EINVAL, "header extension 0x12345678");
 	put32(&img, H_EXTENSIONS + 4, 65536);
 	refused(&img, EINVAL, "header extension 0x12345678");
+	/* Of an external data file only with the feature bit. */
 	image_extension(&img, H_EXTENSIONS, 0x44415441, "data", 4);
-	refused(&img, EOPNOTSUPP, "external data file");
+	lists(&img, &list);
 	image_free(&img);
 
 	/* No mark of the end: the area ends with the cluster. */
@@ -408,18 +413,211 @@ static void test_damaged_tables(void **state)
 	refused(&img, EINVAL, "entry 1 of the L2 table");
 	l2(&img, 1, 0x00ffffffffff0000ULL);
 	refused(&img, EINVAL, "truncated: data cluster");
-	l2(&img, 1, COMPRESSED | 3 << 16);
-	refused(&img, EOPNOTSUPP, "compressed clusters");
+	l2(&img, 1, COMPRESSED | 8 << 16);
+	refused(&img, EINVAL, "truncated: compressed cluster");
 	/* QEMU takes no notice of reserved bits. */
 	l2(&img, 1, 0x3f000000000001feULL | 3 << 16);
 	lists(&img, &list);
-	check_extent(&list, 0, 128, 128, 5, 3 << 16);
+	check_extent(&list, 0, 128, 128, DATA, 3 << 16);
 	qc2_extents_free(&list);
 	image_free(&img);
 
 	img = simple(2);
 	l2(&img, 1, 3 << 16 | ZERO);
 	refused(&img, EINVAL, "version 2");
+	image_free(&img);
+}
+
+static void test_compressed(void **state)
+{
+	struct image img = simple(3);
+	struct qc2_packed *packed;
+	struct qc2_extents list;
+	struct qc2_err err;
+
+	/* 8 bits of sectors - 1, then 54 bits of offset. */
+	l2(&img, 3, COMPRESSED | 2ULL << 54 | ((4 << 16) + 1000));
+	l2(&img, 4, COMPRESSED | ((4 << 16) + 512 * 3));
+	l2(&img, 15, COMPRESSED | 0xffULL << 54 | ((7 << 16) + 1));
+	assert_ok(list_image(&img, NULL, &list, &packed, &err), err);
+	/* Where they are on the disk is where they are when unpacked. */
+	assert_int_equal(list.nr, 2);
+	check_extent(&list, 0, 3 * 128, 256, UNPACKED, 3 << 16);
+	check_extent(&list, 1, 15 * 128, 128, UNPACKED, 15 << 16);
+	assert_int_equal(packed->nr, 3);
+	assert_int_equal(packed->cluster_bits, 16);
+	assert_int_equal(packed->compression, QC2_COMPRESSION_ZLIB);
+	assert_int_equal(packed->v[0].cluster, 3);
+	assert_int_equal(packed->v[0].offset, (4 << 16) + 1000);
+	assert_int_equal(packed->v[0].len, 3 * 512 - 1000 % 512);
+	assert_int_equal(packed->v[1].cluster, 4);
+	assert_int_equal(packed->v[1].len, 512);
+	/* not past the end of the file */
+	assert_int_equal(packed->v[2].len, 65535);
+	assert_int_equal(qc2_packed_find(packed, 0), 0);
+	assert_int_equal(qc2_packed_find(packed, 4), 1);
+	assert_int_equal(qc2_packed_find(packed, 5), 2);
+	assert_int_equal(qc2_packed_find(packed, 16), 3);
+	qc2_packed_put(packed);
+	qc2_extents_free(&list);
+
+	put64(&img, H_INCOMPAT, 1 << 3);
+	put32(&img, H_COMPRESSION, 1 << 24);
+	assert_ok(list_image(&img, NULL, &list, &packed, &err), err);
+	assert_int_equal(packed->compression, QC2_COMPRESSION_ZSTD);
+	qc2_packed_put(packed);
+	qc2_extents_free(&list);
+	image_free(&img);
+}
+
+/* An entry of 16 bytes for each cluster of 64 KiB, subclusters of 2 KiB. */
+static void test_subclusters(void **state)
+{
+	struct image img = simple(3);
+	uint64_t entry = 2 << 16;
+	struct qc2_extents list;
+
+	put64(&img, H_INCOMPAT, 1 << 4);
+	put64(&img, entry, COPIED | 3 << 16);
+	put64(&img, entry + 8, 0xffffffffULL);		/* all data */
+	put64(&img, entry + 16, COPIED | 4 << 16);
+	put64(&img, entry + 24, 1ULL << 33 | 1ULL << 63 | 0x5);
+	put64(&img, entry + 40, 3ULL << 32);		/* zeros, no cluster */
+	put64(&img, entry + 48, ZERO);			/* no meaning here */
+	lists(&img, &list);
+	assert_int_equal(list.nr, 4);
+	check_extent(&list, 0, 0, 132, DATA, 3 << 16);	/* joined with the next */
+	check_extent(&list, 1, 132, 4, QC2_OBJECT_ZERO, 0);
+	check_extent(&list, 2, 136, 4, DATA, (4 << 16) + 4096);
+	check_extent(&list, 3, 128 + 124, 4 + 8, QC2_OBJECT_ZERO, 0);
+	qc2_extents_free(&list);
+
+	put64(&img, entry + 24, 1ULL << 32 | 1);
+	refused(&img, EINVAL, "both data and zeros");
+	put64(&img, entry + 24, 0);
+	put64(&img, entry + 40, 1);
+	refused(&img, EINVAL, "subclusters of data, but no cluster");
+	put32(&img, H_CLUSTER_BITS, 13);
+	refused(&img, EINVAL, "at least 16384");
+	image_free(&img);
+}
+
+static void test_data_file(void **state)
+{
+	struct image img = simple(3);
+	struct qc2_extents list = { 0 };
+	struct qc2_packed *packed;
+	struct qc2_qcow2 *qcow2;
+	struct qc2_source *src;
+	struct qc2_err err;
+
+	put64(&img, H_INCOMPAT, 1 << 2);
+	refused(&img, EINVAL, "does not name it");
+	image_extension(&img, H_EXTENSIONS, 0x44415441, "x\0y", 3);
+	refused(&img, EINVAL, "NUL byte");
+	image_extension(&img, H_EXTENSIONS, 0x44415441, "data", 4);
+	l2(&img, 0, COPIED);			/* offset 0 is a place */
+	l2(&img, 1, 0);
+	l2(&img, 2, COPIED | 2 << 16);
+	src = mem_open(&img);
+	assert_ok(qc2_qcow2_open(src, &qcow2, &err), err);
+	assert_string_equal(qcow2->data_name, "data");
+	/* The data file is short: the rest is zeros. */
+	assert_ok(qc2_qcow2_extents(qcow2, DATA, (2 << 16) + 1000, UNPACKED,
+				    &list, &packed, &err), err);
+	assert_null(packed);
+	assert_int_equal(list.nr, 3);
+	check_extent(&list, 0, 0, 128, DATA, 0);
+	check_extent(&list, 1, 256, 2, DATA, 2 << 16);
+	check_extent(&list, 2, 258, 126, QC2_OBJECT_ZERO, 0);
+	qc2_extents_free(&list);
+	qc2_qcow2_close(qcow2);
+	mem_close(src);
+
+	l2(&img, 2, COPIED | 3 << 16);
+	refused(&img, EINVAL, "another offset of the external data file");
+	l2(&img, 2, COMPRESSED | 3 << 16);
+	refused(&img, EINVAL, "cannot be with an external data file");
+	image_free(&img);
+}
+
+/* One entry of a snapshot table; returns where the next one goes. */
+static uint64_t snapshot(struct image *img, uint64_t at, uint64_t l1_offset,
+			 uint32_t l1_size, const char *id, const char *name,
+			 uint64_t disk_size)
+{
+	put64(img, at, l1_offset);
+	put32(img, at + 8, l1_size);
+	put32(img, at + 12, strlen(id) << 16 | strlen(name));
+	put32(img, at + 36, disk_size ? 16 : 0);
+	at += 40;
+	if (disk_size) {
+		put64(img, at + 8, disk_size);
+		at += 16;
+	}
+	memcpy(img->data + at, id, strlen(id));
+	memcpy(img->data + at + strlen(id), name, strlen(name));
+	return (at + strlen(id) + strlen(name) + 7) & ~7ULL;
+}
+
+static int list_snapshot(const struct image *img, const char *name,
+			 struct qc2_extents *list, struct qc2_err *err)
+{
+	struct qc2_packed *packed;
+	int ret = list_image(img, name, list, &packed, err);
+
+	assert_null(packed);
+	return ret;
+}
+
+static void test_snapshots(void **state)
+{
+	enum { TABLE = 5 << 16 };
+	struct image img = simple(3);
+	struct qc2_extents list;
+	struct qc2_err err;
+	uint64_t at = TABLE;
+
+	l2(&img, 0, COPIED | 3 << 16);
+	/* The L1 table of the snapshots, and their L2 table. */
+	put64(&img, 6 << 16, COPIED | 7 << 16);
+	put64(&img, (7 << 16) + 8, 4 << 16);
+	at = snapshot(&img, at, 6 << 16, 1, "1", "first", 0);
+	at = snapshot(&img, at, 6 << 16, 1, "2", "1", 65536 + 1024);
+	put32(&img, 60, 2);
+	put64(&img, 64, TABLE);
+
+	lists(&img, &list);
+	check_extent(&list, 0, 0, 128, DATA, 3 << 16);
+	qc2_extents_free(&list);
+	assert_ok(list_snapshot(&img, "first", &list, &err), err);
+	assert_int_equal(list.nr, 1);
+	check_extent(&list, 0, 128, 128, DATA, 4 << 16);
+	qc2_extents_free(&list);
+	/* A name counts before an id; it had another size. */
+	assert_ok(list_snapshot(&img, "1", &list, &err), err);
+	check_extent(&list, 0, 128, 2, DATA, 4 << 16);
+	qc2_extents_free(&list);
+	assert_ok(list_snapshot(&img, "2", &list, &err), err);
+	qc2_extents_free(&list);
+	assert_int_equal(list_snapshot(&img, "3", &list, &err), -ENOENT);
+	assert_in(err.msg, "'3'");
+
+	put64(&img, TABLE, (6 << 16) + 512);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EINVAL);
+	put64(&img, TABLE, 8 << 16);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EINVAL);
+	put32(&img, TABLE + 36, 1025);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EINVAL);
+	assert_in(err.msg, "extra data");
+	put32(&img, 60, 65537);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EFBIG);
+	put32(&img, 60, 2);
+	put64(&img, 64, TABLE + 8);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EINVAL);
+	put64(&img, 64, 8 << 16);
+	assert_int_equal(list_snapshot(&img, "first", &list, &err), -EINVAL);
+	assert_in(err.msg, "truncated: snapshot table");
 	image_free(&img);
 }
 
@@ -449,6 +647,7 @@ static void test_random_damage(void **state)
 
 	for (round = 0; round < 20000; round++) {
 		struct image img = image_new(URL, 2 + round % 2, 9, 40000, 12);
+		struct qc2_packed *packed;
 		struct qc2_extents list;
 		struct qc2_err err;
 		unsigned int i, n = 1 + test_random(&seed) % 6;
@@ -469,8 +668,9 @@ static void test_random_damage(void **state)
 		}
 		img.size -= test_random(&seed) % 4 ? 0 :
 			test_random(&seed) % img.size;
-		if (list_image(&img, UINT64_MAX, &list, &err))
+		if (list_image(&img, NULL, &list, &packed, &err))
 			assert_in(err.msg, URL);
+		qc2_packed_put(packed);
 		assert_true(list.nr <= 40000 / 512 + 2 * 64 + 1);
 		qc2_extents_free(&list);
 		image_free(&img);
@@ -490,6 +690,10 @@ int main(void)
 		cmocka_unit_test(test_extensions),
 		cmocka_unit_test(test_backing),
 		cmocka_unit_test(test_damaged_tables),
+		cmocka_unit_test(test_compressed),
+		cmocka_unit_test(test_subclusters),
+		cmocka_unit_test(test_data_file),
+		cmocka_unit_test(test_snapshots),
 		cmocka_unit_test(test_shared_tables_and_clusters),
 		cmocka_unit_test(test_random_damage),
 	};

@@ -5,27 +5,64 @@
 #include "testing.h"
 #include "url.h"
 
-static void top(const char *url, const char *expected, bool expected_raw)
+static void top_is(const char *url, const char *expected, bool raw,
+		   const char *snapshot)
 {
-	struct qc2_err err;
-	char *canonical;
-	bool raw;
+	struct qc2_err err = { "" };
+	struct qc2_top top;
 
-	assert_ok(qc2_url_top(url, &canonical, &raw, &err), err);
-	assert_string_equal(canonical, expected);
-	assert_int_equal(raw, expected_raw);
-	free(canonical);
+	assert_ok(qc2_url_top(url, &top, &err), err);
+	assert_string_equal(top.url, expected);
+	assert_int_equal(top.raw, raw);
+	assert_int_equal(!!top.snapshot, !!snapshot);
+	if (snapshot)
+		assert_string_equal(top.snapshot, snapshot);
+	qc2_top_free(&top);
+}
+
+static void top(const char *url, const char *expected, bool raw)
+{
+	top_is(url, expected, raw, NULL);
 }
 
 static void top_fails(const char *url, const char *text)
 {
 	struct qc2_err err = { "" };
-	char *canonical = NULL;
-	bool raw;
+	struct qc2_top top;
 
-	if (!qc2_url_top(url, &canonical, &raw, &err))
-		fail_msg("%s became %s", url, canonical);
+	if (!qc2_url_top(url, &top, &err))
+		fail_msg("%s became %s", url, top.url);
+	assert_null(top.url);
 	assert_in(err.msg, text);
+}
+
+static void test_snapshot(void **state)
+{
+	struct qc2_err err = { "" };
+	struct qc2_top top;
+	char *text;
+
+	top_is("HTTP://H/x#snapshot=a b", "http://h/x", false, "a b");
+	top_is("http://h/x#snapshot=#format=raw", "http://h/x", false,
+	       "#format=raw");
+	top_fails("http://h/x#snapshot=", "name of the snapshot is missing");
+	top_fails("http://h/x#snapshot=a\nb", "control character");
+	top_fails("http://h/x#snapshots=a", "'#' in a URL");
+	assert_int_equal(qc2_url_top("http://me:s3cret@h/x#snapshot=", &top,
+				     &err), -EINVAL);
+	assert_not_in(err.msg, "s3cret");
+
+	/* What is shown means the same again. */
+	assert_ok(qc2_url_top("HTTP://h/x#snapshot=s", &top, &err), err);
+	text = qc2_top_text(&top);
+	assert_string_equal(text, "http://h/x#snapshot=s");
+	free(text);
+	qc2_top_free(&top);
+	assert_ok(qc2_url_top("HTTP://h/x#format=raw", &top, &err), err);
+	text = qc2_top_text(&top);
+	assert_string_equal(text, "http://h/x#format=raw");
+	free(text);
+	qc2_top_free(&top);
 }
 
 static void test_canonical(void **state)
@@ -92,17 +129,16 @@ static void test_bad_urls(void **state)
 static void test_password_is_not_repeated(void **state)
 {
 	struct qc2_err err;
-	char *canonical;
-	bool raw;
+	struct qc2_top top;
 
-	assert_int_equal(qc2_url_top("https://me:s3cret@h/x", &canonical, &raw,
-				     &err), -EINVAL);
+	assert_int_equal(qc2_url_top("https://me:s3cret@h/x", &top, &err),
+			 -EINVAL);
 	assert_in(err.msg, "password");
 	assert_not_in(err.msg, "s3cret");
 	assert_not_in(err.msg, "me:");
 	/* not even with other mistakes in the URL */
-	assert_int_equal(qc2_url_top("https://me:s3cret@h/\n%%", &canonical,
-				     &raw, &err), -EINVAL);
+	assert_int_equal(qc2_url_top("https://me:s3cret@h/\n%%", &top, &err),
+			 -EINVAL);
 	assert_not_in(err.msg, "s3cret");
 }
 
@@ -279,6 +315,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_canonical),
+		cmocka_unit_test(test_snapshot),
 		cmocka_unit_test(test_format_suffix),
 		cmocka_unit_test(test_bad_urls),
 		cmocka_unit_test(test_password_is_not_repeated),

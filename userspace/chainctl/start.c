@@ -26,20 +26,16 @@
 /* The form in which URLs are compared; NULL if it is none. */
 static char *canonical_url(const char *url, struct qc2_err *err)
 {
-	char *canonical = NULL;
-	bool raw;
+	struct qc2_top top;
+	char *text;
 
-	if (qc2_url_top(url, &canonical, &raw, err))
+	if (qc2_url_top(url, &top, err))
 		return NULL;
-	if (raw) {
-		char *with_format = NULL;
-
-		if (asprintf(&with_format, "%s#format=raw", canonical) < 0)
-			with_format = NULL;
-		free(canonical);
-		canonical = with_format;
-	}
-	return canonical;
+	text = qc2_top_text(&top);
+	qc2_top_free(&top);
+	if (!text)
+		qc2_fail(err, ENOMEM, "out of memory");
+	return text;
 }
 
 static int check_url(const char *url, struct qc2_err *err)

@@ -187,6 +187,7 @@ static void add_daemon(json_t *disk, const json_t *from)
 				    json_integer(client_u64(from, counters[i])));
 	json_object_set_new(daemon, "error", text_or_null(from, "error"));
 	json_object_set_new(daemon, "stalled", text_or_null(from, "stalled"));
+	json_object_set_new(daemon, "last_error", text_or_null(from, "last_error"));
 	json_object_set_new(disk, "daemon", daemon);
 
 	json_object_set_new(disk, "url", text_or_null(from, "url"));
@@ -412,6 +413,8 @@ static void print_disk(const json_t *disk)
 		print_field("stalled", client_str(daemon, "stalled"));
 	if (*client_str(daemon, "error"))
 		print_field("error", client_str(daemon, "error"));
+	if (*client_str(daemon, "last_error"))
+		print_field("failed", client_str(daemon, "last_error"));
 }
 
 int status_show(struct ctl *ctl, struct qc2_err *err)

@@ -206,10 +206,10 @@ static json_t *stalled_status(const struct disk *disk)
 
 	if (disk->state == DISK_OPENING)
 		return text_or_null(disk->error.msg);
-	for (i = 0; disk->chain && i < disk->chain->nr_links; i++) {
+	for (i = 0; disk->chain && i < 2 * disk->chain->nr_links; i++) {
 		const struct object *obj = disk->objects[i];
 
-		if (!obj->trouble.msg[0])
+		if (!obj || !obj->trouble.msg[0])
 			continue;
 		qc2_fail(&text, EAGAIN, "%s (no success for %llu s)",
 			 obj->trouble.msg,
@@ -239,7 +239,7 @@ static json_t *disk_status(const struct disk *disk)
 	if (disk->info.dev)
 		snprintf(dev, sizeof(dev), "%u:%u", disk->info.dev >> 20,
 			 disk->info.dev & 0xfffff);
-	return json_pack("{ss ss so sI sI sI so so ss so sI sI sI sI sI sI so so}",
+	return json_pack("{ss ss so sI sI sI so so ss so sI sI sI sI so sI sI so so}",
 			 "name", disk->info.name,
 			 "url", disk->info.url,
 			 "chain_id", text_or_null(id),
@@ -255,6 +255,8 @@ static json_t *disk_status(const struct disk *disk)
 			 "bytes_fetched", (json_int_t)disk->stats->bytes,
 			 "misses", (json_int_t)disk->misses,
 			 "errors", (json_int_t)disk->stats->errors,
+			 "last_error",
+			 text_or_null(disk->stats->last_error.msg),
 			 "waiting", (json_int_t)waiting,
 			 "oldest_wait_ms", (json_int_t)oldest_ms,
 			 "stalled", stalled_status(disk),

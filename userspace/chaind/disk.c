@@ -58,7 +58,7 @@ static void free_chain(struct disk *disk)
 {
 	size_t i;
 
-	for (i = 0; disk->objects && i < disk->chain->nr_links; i++) {
+	for (i = 0; disk->objects && i < 2 * disk->chain->nr_links; i++) {
 		if (disk->objects[i])
 			object_put(disk->objects[i]);
 	}
@@ -123,24 +123,41 @@ static void set_failed(struct disk *disk)
 	miss_retry(disk);
 }
 
-/* The objects of all links. */
+/* The objects of a link; each may be there already for another disk. */
+static int make_link_objects(struct disk *disk, size_t i)
+{
+	const struct qc2_link *link = &disk->chain->links[i];
+	struct object **data = &disk->objects[qc2_object_data(i)];
+	struct object **unpacked = &disk->objects[qc2_object_unpacked(i)];
+
+	if (link->data_url)
+		*data = object_get(link->data_url, link->data_size,
+				   link->data_version);
+	else
+		*data = object_get(link->url, link->size, link->version);
+	if (!*data)
+		return -ENOMEM;
+	if (!link->packed)
+		return 0;
+	*unpacked = object_get_unpacked(link->url, link->size, link->version,
+					i ? NULL : disk->chain->snapshot,
+					link->packed, link->virtual_size);
+	return *unpacked ? 0 : -ENOMEM;
+}
+
 static int make_objects(struct disk *disk)
 {
 	const struct qc2_chain *chain = disk->chain;
 	size_t i;
 
-	disk->objects = calloc(chain->nr_links, sizeof(*disk->objects));
+	disk->objects = calloc(2 * chain->nr_links, sizeof(*disk->objects));
 	if (!disk->objects)
 		return -ENOMEM;
 	disk->live_sectors = 0;
 	for (i = 0; i < chain->nr_links; i++) {
-		const struct qc2_link *link = &chain->links[i];
-
-		disk->objects[i] = object_get(link->url, link->size,
-					      link->version);
-		if (!disk->objects[i])
+		if (make_link_objects(disk, i))
 			return -ENOMEM;
-		disk->live_sectors += link->live_sectors;
+		disk->live_sectors += chain->links[i].live_sectors;
 	}
 	return 0;
 }

@@ -37,7 +37,8 @@ struct disk {
 	enum disk_state state;
 	struct qc2_err error;		/* of the last try to open; or empty */
 	struct qc2_chain *chain;	/* NULL until open */
-	struct object **objects;	/* by link */
+	/* By number, two for each link; NULL: has no unpacked clusters. */
+	struct object **objects;
 	uint64_t live_sectors;
 	bool registered;		/* with the kernel, for info.dev */
 	struct open_job *job;

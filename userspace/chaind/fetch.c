@@ -3,8 +3,8 @@
  * Fetches: the queue, retries, cutting data into blocks.  How libcurl's multi
  * interface is driven is in multi.c.
  *
- * Main thread only.  A fetch of a file runs in a thread of file_pool; until
- * its done() the main thread leaves the fetch alone.
+ * Main thread only.  A fetch of a file runs in a thread of file_pool,
+ * unpacking in one of unpack_pool; until its done() the main thread leaves the fetch alone.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -15,8 +15,10 @@
 #include "fetch.h"
 #include "multi.h"
 #include "pool.h"
+#include "unpack.h"
 
 #define FILE_THREADS		4
+#define UNPACK_THREADS		2
 #define MAX_BACKOFF_MS		10000
 /* How long after a final error an object's next one is given at once. */
 #define FAILED_US		1000000
@@ -33,7 +35,9 @@ struct fetch {
 	struct fetch_stats *stats;
 	struct qc2_get get;
 	CURL *easy;
-	struct job job;			/* of a file, and its result */
+	struct unpack *unpack;		/* of an unpacked object */
+	bool damaged[FETCH_MAX_BLOCKS];	/* blocks of it that cannot be unpacked */
+	struct job job;			/* of a file or of unpacking; its result */
 	int ret;
 	struct qc2_err err;
 	sd_event_source *timer;		/* to the next try */
@@ -48,7 +52,7 @@ struct fetcher {
 	unsigned int connections;
 	void (*block_done)(struct block *block, int ret);
 	struct multi *multi;
-	struct pool *file_pool;
+	struct pool *file_pool, *unpack_pool;
 	struct fetch_list queue;	/* to be started */
 	struct fetch_list running;
 	struct fetch_list resting;	/* between two tries */
@@ -86,6 +90,7 @@ static void fetch_free(struct fetch *fetch)
 	sd_event_source_disable_unref(fetch->timer);
 	curl_easy_cleanup(fetch->easy);
 	fetch_stats_put(fetch->stats);
+	unpack_free(fetch->unpack);
 	object_put(fetch->obj);
 	free(fetch->blocks);
 	free(fetch->bufs);
@@ -163,6 +168,15 @@ static int file_data(void *arg, const void *data, size_t len)
 		data = (const char *)data + n;
 		len -= n;
 	}
+	return 0;
+}
+
+/* Compressed data is unpacked when all of it has come.  In any thread. */
+static int packed_data(void *arg, const void *data, size_t len)
+{
+	struct fetch *fetch = arg;
+
+	unpack_data(fetch->unpack, data, len);
 	return 0;
 }
 
@@ -252,9 +266,72 @@ static void transfer_done(struct fetch *fetch, int ret,
 	object_trouble(obj, err);
 	if (may_pass && is_wanted(fetch) && rest(fetch))
 		return;
-	if (!may_pass)
+	if (!may_pass) {
+		fetch->stats->last_error = *err;
 		obj->failed_until_us = now_us() + FAILED_US;
+	}
 	end_fetch(fetch, may_pass ? -EAGAIN : -EIO);
+}
+
+static void start_transfer(struct fetch *fetch);
+
+/* In a pool thread. */
+static void unpack_job(struct job *job)
+{
+	struct fetch *fetch = (struct fetch *)((char *)job -
+			      offsetof(struct fetch, job));
+	void *out[FETCH_MAX_BLOCKS];
+	unsigned int i;
+	uint64_t bad;
+
+	for (i = 0; i < fetch->nr; i++)
+		out[i] = fetch->bufs[i]->mem;
+	fetch->ret = unpack_run(fetch->unpack, out, QC2_BLOCK_BYTES,
+				fetch->damaged, &bad);
+	if (fetch->ret == -ENOMEM)
+		qc2_fail(&fetch->err, ENOMEM, "out of memory");
+	else if (fetch->ret)
+		qc2_fail(&fetch->err, -fetch->ret,
+			 "%s: the compressed cluster at offset %llu is damaged; repair the image from a copy",
+			 fetch->obj->url, (unsigned long long)bad);
+}
+
+static void unpack_done(struct job *job)
+{
+	struct fetch *fetch = (struct fetch *)((char *)job -
+			      offsetof(struct fetch, job));
+
+	if (fetch->ret == -ENOMEM) {
+		transfer_done(fetch, fetch->ret, &fetch->err);
+		return;
+	}
+	/* Damage is the image's, not the store's, and that of some blocks only. */
+	if (fetch->ret) {
+		fetch->stats->errors++;
+		fetch->stats->last_error = fetch->err;
+		if (log_allowed(&fetch->obj->log_limit))
+			log_err("%s", fetch->err.msg);
+	}
+	while (fetch->next < fetch->nr) {
+		if (fetch->damaged[fetch->next]) {
+			cache_put_buf(fetch->bufs[fetch->next]);
+			fetch->fetcher->block_done(fetch->blocks[fetch->next++],
+						   -EIO);
+		} else {
+			land_block(fetch);
+		}
+	}
+	transfer_done(fetch, 0, NULL);
+}
+
+/* A range of compressed data has come, or has not. */
+static void packed_done(struct fetch *fetch, int ret, const struct qc2_err *err)
+{
+	unpack_range_done(fetch->unpack, !ret);
+	if (ret)
+		transfer_done(fetch, ret, err);
+	else
+		start_transfer(fetch);
 }
 
 static void http_done(void *arg, CURLcode code)
@@ -266,7 +343,13 @@ static void http_done(void *arg, CURLcode code)
 	fetch->fetcher->nr_http--;
 	ret = qc2_get_finish(&fetch->get, code, &err);
 	qc2_get_cleanup(&fetch->get);
-	transfer_done(fetch, ret, &err);
+	if (!fetch->unpack) {
+		transfer_done(fetch, ret, &err);
+		return;
+	}
+	if (!ret)
+		fetch->stats->bytes += fetch->get.len;
+	packed_done(fetch, ret, &err);
 }
 
 static void file_run(struct job *job)
@@ -288,33 +371,74 @@ static void file_done(struct job *job)
 	struct fetch *fetch = (struct fetch *)((char *)job -
 			      offsetof(struct fetch, job));
 
+	if (fetch->unpack) {
+		if (!fetch->ret)
+			fetch->stats->bytes += fetch->get.len;
+		packed_done(fetch, fetch->ret, &fetch->err);
+		return;
+	}
 	fetch->stats->bytes += fetch->filled;
 	while (!fetch->ret && fetch->next < fetch->nr)
 		land_block(fetch);
 	transfer_done(fetch, fetch->ret, &fetch->err);
 }
 
-/* Buffers were taken. */
+/* The bytes that the blocks to come have in their object. */
+static void blocks_range(const struct fetch *fetch, uint64_t *start,
+			 uint64_t *end)
+{
+	*start = (uint64_t)fetch->blocks[fetch->next]->nr * QC2_BLOCK_BYTES;
+	*end = *start + (uint64_t)(fetch->nr - fetch->next) * QC2_BLOCK_BYTES;
+	if (*end > fetch->obj->size)
+		*end = fetch->obj->size;
+}
+
+/* What is to be transferred now. */
+static void set_get(struct fetch *fetch, uint64_t offset, uint64_t len)
+{
+	struct object *obj = fetch->obj;
+
+	fetch->filled = 0;
+	fetch->get = (struct qc2_get){
+		.url = obj->url, .offset = offset, .len = len,
+		.size = obj->file_size, .version = obj->version,
+		.data = obj->packed ? packed_data :
+			is_file(fetch) ? file_data : http_data,
+		.arg = fetch,
+	};
+}
+
+/* Buffers were taken, or the next range of compressed data is due. */
 static void start_transfer(struct fetch *fetch)
 {
 	struct fetcher *fetcher = fetch->fetcher;
 	struct object *obj = fetch->obj;
-	uint64_t start = (uint64_t)fetch->blocks[fetch->next]->nr *
-			 QC2_BLOCK_BYTES;
-	uint64_t len = (uint64_t)(fetch->nr - fetch->next) * QC2_BLOCK_BYTES;
+	uint64_t start, end;
 	struct qc2_err err;
+	size_t len;
 	int ret;
 
-	if (len > obj->size - start)
-		len = obj->size - start;
-	fetch->get = (struct qc2_get){
-		.url = obj->url, .offset = start, .len = len,
-		.size = obj->size, .version = obj->version,
-		.data = is_file(fetch) ? file_data : http_data, .arg = fetch,
-	};
-	fetch->filled = 0;
+	blocks_range(fetch, &start, &end);
+	len = end - start;
+	if (obj->packed && !fetch->unpack) {
+		fetch->unpack = unpack_new(obj->packed, start, end);
+		if (!fetch->unpack) {
+			qc2_fail(&err, ENOMEM, "%s: out of memory", obj->url);
+			transfer_done(fetch, -ENOMEM, &err);
+			return;
+		}
+	}
+	if (obj->packed && !unpack_range(fetch->unpack, &start, &len)) {
+		fetch->job.run = unpack_job;
+		fetch->job.done = unpack_done;
+		pool_submit(fetcher->unpack_pool, &fetch->job);
+		return;
+	}
+	set_get(fetch, start, len);
 	fetch->stats->requests++;
 	if (is_file(fetch)) {
+		fetch->job.run = file_run;
+		fetch->job.done = file_done;
 		pool_submit(fetcher->file_pool, &fetch->job);
 		return;
 	}
@@ -397,8 +521,6 @@ int fetch_start(struct fetcher *fetcher, struct block **blocks,
 		blocks[i]->fetcher = fetcher;
 		fetch->blocks[i] = blocks[i];
 	}
-	fetch->job.run = file_run;
-	fetch->job.done = file_done;
 	TAILQ_INSERT_TAIL(&fetcher->queue, fetch, entry);
 	wake_pump(fetcher);
 	return 0;
@@ -425,6 +547,8 @@ int fetcher_new(struct fetcher **out, sd_event *event, struct cache *cache,
 	if (!ret)
 		ret = pool_new(&fetcher->file_pool, event, FILE_THREADS);
 	if (!ret)
+		ret = pool_new(&fetcher->unpack_pool, event, UNPACK_THREADS);
+	if (!ret)
 		ret = sd_event_add_defer(event, &fetcher->pump_source, on_pump,
 					 fetcher);
 	if (ret < 0)
@@ -435,6 +559,8 @@ int fetcher_new(struct fetcher **out, sd_event *event, struct cache *cache,
 
 void fetcher_stop(struct fetcher *fetcher)
 {
-	if (fetcher)
-		pool_free(fetcher->file_pool);
+	if (!fetcher)
+		return;
+	pool_free(fetcher->file_pool);
+	pool_free(fetcher->unpack_pool);
 }

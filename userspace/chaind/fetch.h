@@ -36,6 +36,7 @@ struct fetch_stats {
 	uint64_t requests;
 	uint64_t bytes;
 	uint64_t errors;
+	struct qc2_err last_error;	/* that failed a read; or empty */
 };
 
 struct fetch_stats *fetch_stats_new(void);

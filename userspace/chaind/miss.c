@@ -139,16 +139,23 @@ static void answer(struct request *req)
 	free_request(req);
 }
 
+/* Neither here nor on its way. */
+static bool is_missing(struct disk *disk, struct object *obj, uint32_t nr)
+{
+	return !block_find(obj, nr) &&
+	       cache_lookup(disk->chaind->cache, obj, nr) == CACHE_NO_SLOT;
+}
+
 /*
- * How many blocks to fetch when the byte @offset of a link is wanted: on
+ * How many blocks to fetch when the byte @offset of an object is wanted: on
  * through the object's live data, to the end of the extension, and up to a
  * block that is here or on its way already.
  */
-static unsigned int plan_blocks(struct disk *disk, uint32_t link,
+static unsigned int plan_blocks(struct disk *disk, uint32_t object,
 				uint64_t offset)
 {
 	const struct qc2_index *idx = disk->chain->index;
-	struct object *obj = disk->objects[link];
+	struct object *obj = disk->objects[object];
 	uint64_t first = offset / QC2_BLOCK_BYTES;
 	uint64_t limit = first * QC2_BLOCK_BYTES +
 			 disk->chaind->cfg.extension_bytes;
@@ -157,13 +164,13 @@ static unsigned int plan_blocks(struct disk *disk, uint32_t link,
 
 	if (limit > obj->size)
 		limit = obj->size;
-	for (i = qc2_index_find_object(idx, link, offset);
+	for (i = qc2_index_find_object(idx, object, offset);
 	     i < idx->nr_by_object && cover < limit; i++) {
 		const struct qc2_extent *ext =
 			&idx->extents[idx->by_object[i]];
 		uint64_t end = ext->offset + ext->nr_sectors * 512ULL;
 
-		if (ext->link != link || ext->offset > cover + MAX_GAP)
+		if (ext->object != object || ext->offset > cover + MAX_GAP)
 			break;
 		if (end > cover)
 			cover = end;
@@ -173,31 +180,50 @@ static unsigned int plan_blocks(struct disk *disk, uint32_t link,
 	max = cover > offset ? (cover - 1) / QC2_BLOCK_BYTES - first + 1 : 1;
 	if (max > FETCH_MAX_BLOCKS)
 		max = FETCH_MAX_BLOCKS;
-	for (nr = 1; nr < max; nr++) {
-		if (block_find(obj, first + nr) ||
-		    cache_lookup(disk->chaind->cache, obj, first + nr) !=
-		    CACHE_NO_SLOT)
-			break;
-	}
+	for (nr = 1; nr < max && is_missing(disk, obj, first + nr); nr++)
+		;
 	return nr;
 }
 
-/* The block that is wanted is the first of the fetch. */
+/*
+ * A compressed cluster is unpacked as a whole: a fetch begins with the first
+ * block of it, if that is not here.
+ */
+static uint32_t first_block(struct disk *disk, struct object *obj,
+			    uint32_t wanted)
+{
+	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
+	uint32_t first = wanted;
+
+	if (1ULL << bits > QC2_BLOCK_BYTES)
+		first -= wanted % ((1U << bits) / QC2_BLOCK_BYTES);
+	while (wanted > first && is_missing(disk, obj, wanted - 1))
+		wanted--;
+	return wanted;
+}
+
+/* Returns the block that is wanted, or NULL. */
 static struct block *fetch_from(struct disk *disk, const struct piece *piece)
 {
 	struct block *blocks[FETCH_MAX_BLOCKS];
-	struct object *obj = disk->objects[piece->link];
-	uint32_t first = piece->offset / QC2_BLOCK_BYTES;
-	unsigned int want = plan_blocks(disk, piece->link, piece->offset);
+	struct object *obj = disk->objects[piece->object];
+	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES;
+	uint32_t first = first_block(disk, obj, wanted);
+	unsigned int want = wanted - first +
+			    plan_blocks(disk, piece->object, piece->offset);
 	unsigned int nr;
+
+	if (want > FETCH_MAX_BLOCKS)
+		want = FETCH_MAX_BLOCKS;
 
 	for (nr = 0; nr < want; nr++) {
 		blocks[nr] = block_new(obj, first + nr);
 		if (!blocks[nr])
 			break;
 	}
-	if (nr && !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats))
-		return blocks[0];
+	if (nr > wanted - first &&
+	    !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats))
+		return blocks[wanted - first];
 	while (nr)
 		block_free(blocks[--nr]);
 	return NULL;
@@ -205,7 +231,7 @@ static struct block *fetch_from(struct disk *disk, const struct piece *piece)
 
 static int wait_for(struct request *req, const struct piece *piece)
 {
-	struct object *obj = req->disk->objects[piece->link];
+	struct object *obj = req->disk->objects[piece->object];
 	struct block *block = block_find(obj, piece->offset / QC2_BLOCK_BYTES);
 	struct waiter *wait;
 

@@ -27,9 +27,9 @@ static int cmp_block(const void *a, const void *b)
 	return (x->nr > y->nr) - (x->nr < y->nr);
 }
 
-/* Each part with its terminating zero, so no two triples read the same. */
+/* Each part with its terminating zero, so no two read the same. */
 static int make_key(uint8_t *key, const char *url, uint64_t size,
-		    const char *version)
+		    const char *version, const char *view)
 {
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	char text[32];
@@ -40,6 +40,7 @@ static int make_key(uint8_t *key, const char *url, uint64_t size,
 	     EVP_DigestUpdate(md, url, strlen(url) + 1) &&
 	     EVP_DigestUpdate(md, text, strlen(text) + 1) &&
 	     EVP_DigestUpdate(md, version, strlen(version) + 1) &&
+	     EVP_DigestUpdate(md, view, strlen(view) + 1) &&
 	     EVP_DigestFinal_ex(md, key, NULL);
 	EVP_MD_CTX_free(md);
 	return ok;
@@ -54,15 +55,18 @@ static char *host_of(const char *url)
 		   strdup(url);
 }
 
-struct object *object_get(const char *url, uint64_t size, const char *version)
+/* @view: "", or what tells unpacked clusters from the file itself. */
+static struct object *get(const char *url, uint64_t file_size,
+			  const char *version, const char *view, uint64_t size)
 {
 	struct object *obj = calloc(1, sizeof(*obj)), **found;
 
 	if (!obj)
 		return NULL;
 	obj->size = size;
+	obj->file_size = file_size;
 	if (object_nr_blocks(obj) > UINT32_MAX ||
-	    !make_key(obj->key, url, size, version))
+	    !make_key(obj->key, url, file_size, version, view))
 		goto fail;
 	found = tsearch(obj, &objects, cmp_object);
 	if (!found)
@@ -85,6 +89,29 @@ fail:
 	return NULL;
 }
 
+struct object *object_get(const char *url, uint64_t size, const char *version)
+{
+	return get(url, size, version, "", size);
+}
+
+struct object *object_get_unpacked(const char *url, uint64_t size,
+				   const char *version, const char *snapshot,
+				   struct qc2_packed *packed,
+				   uint64_t virtual_size)
+{
+	struct object *obj;
+	char *view;
+
+	if (asprintf(&view, "unpacked%s%s", snapshot ? "#" : "",
+		     snapshot ? snapshot : "") < 0)
+		return NULL;
+	obj = get(url, size, version, view, virtual_size);
+	free(view);
+	if (obj && !obj->packed)
+		obj->packed = qc2_packed_ref(packed);
+	return obj;
+}
+
 struct object *object_ref(struct object *obj)
 {
 	obj->refs++;
@@ -99,6 +126,7 @@ void object_put(struct object *obj)
 	free(obj->url);
 	free(obj->version);
 	free(obj->host);
+	qc2_packed_put(obj->packed);
 	free(obj);
 }
 

@@ -4,6 +4,9 @@
  * share a link share its cached blocks and its fetches.  An object lives as
  * long as a disk, a cached block or a fetch refers to it.
  *
+ * The compressed clusters of an image are an object of their own: its bytes
+ * are those of the image's virtual disk, unpacked.
+ *
  * A block is QC2_BLOCK_BYTES of an object, at a multiple of that.  A struct
  * block exists while a block is on its way into the cache; there is one at
  * most for each block, whoever waits for it.
@@ -21,6 +24,7 @@
 
 #include "err.h"
 #include "log.h"
+#include "packed.h"
 
 #define QC2_BLOCK_BYTES		(QC2_BLOCK_SECTORS * 512U)
 
@@ -44,10 +48,13 @@ struct block {
 };
 
 struct object {
-	uint8_t key[32];	/* SHA-256 of the next three; first */
+	uint8_t key[32];	/* SHA-256 of what object_get() was given; first */
 	char *url;
-	uint64_t size;
+	uint64_t size;		/* bytes */
 	char *version;
+	/* Of an unpacked object; else NULL and @size. */
+	struct qc2_packed *packed;
+	uint64_t file_size;
 	char *host;		/* scheme, host and port of the URL */
 	unsigned int refs;
 	void *blocks;		/* tree of struct block (tsearch) */
@@ -69,6 +76,16 @@ struct object {
  * NULL for lack of memory or if it has more blocks than can be counted.
  */
 struct object *object_get(const char *url, uint64_t size, const char *version);
+/*
+ * The same for the compressed clusters of the image in it.
+ * @snapshot: internal snapshot that they are of, or NULL
+ * @packed: the clusters; a reference is taken
+ * @virtual_size: of the image, bytes
+ */
+struct object *object_get_unpacked(const char *url, uint64_t size,
+				   const char *version, const char *snapshot,
+				   struct qc2_packed *packed,
+				   uint64_t virtual_size);
 struct object *object_ref(struct object *obj);
 void object_put(struct object *obj);
 

@@ -28,12 +28,12 @@ static void zero_piece(struct resolve *res, struct piece *piece, uint64_t end)
 static void data_piece(struct resolve *res, struct piece *piece,
 		       const struct qc2_extent *ext)
 {
-	const struct object *obj = res->objects[ext->link];
+	const struct object *obj = res->objects[ext->object];
 	uint64_t ext_end = ext->sector + ext->nr_sectors;
 	uint64_t left, in_block;
 	uint32_t slot;
 
-	piece->link = ext->link;
+	piece->object = ext->object;
 	piece->offset = ext->offset + (piece->sector - ext->sector) * 512;
 	if (piece->offset >= obj->size) {	/* past the end of the object */
 		zero_piece(res, piece, ext_end);

@@ -26,15 +26,15 @@ struct piece {
 	enum piece_kind kind;
 	uint64_t sector;
 	uint64_t nr_sectors;
-	uint32_t link;		/* not for PIECE_ZERO */
-	uint64_t offset;	/* in the link's object, bytes; likewise */
+	uint32_t object;	/* not for PIECE_ZERO; number in the chain */
+	uint64_t offset;	/* in it, bytes; likewise */
 	uint64_t cache_sector;	/* PIECE_CACHED: on the cache device */
 };
 
 struct resolve {
 	struct cache *cache;
 	const struct qc2_chain *chain;
-	struct object *const *objects;	/* by link */
+	struct object *const *objects;	/* of the chain */
 	uint64_t pos, end;		/* sectors still to be looked at */
 	size_t ext;			/* extent that ends after pos */
 };

@@ -2,6 +2,10 @@
 /*
  * A chain: the links from the top image to the base, and the merged index
  * over them.  Opening walks the chain; afterwards nothing in it changes.
+ *
+ * The index leads to objects, two for each link: its data, which is in the
+ * image itself or in its external data file, and its compressed clusters, as
+ * they are when unpacked, at their offset on the link's own virtual disk.
  */
 #ifndef QC2_CHAIN_H
 #define QC2_CHAIN_H
@@ -13,26 +17,50 @@
 
 #include "err.h"
 #include "index.h"
+#include "packed.h"
 #include "source.h"
+
+/* Numbers of objects. */
+static inline uint32_t qc2_object_data(uint32_t link)
+{
+	return 2 * link;
+}
+
+static inline uint32_t qc2_object_unpacked(uint32_t link)
+{
+	return 2 * link + 1;
+}
+
+static inline uint32_t qc2_object_link(uint32_t object)
+{
+	return object / 2;
+}
 
 struct qc2_link {
 	char *url;		/* canonical; see url.h */
 	char *version;		/* ETag or equivalent at the time of opening */
-	uint64_t size;		/* of the object, bytes */
+	uint64_t size;		/* of the image file, bytes */
 	uint64_t virtual_size;	/* bytes */
 	uint32_t cluster_size;	/* bytes; 0 for raw */
 	uint64_t live_sectors;	/* that the index takes from this link */
+	char *data_url;		/* external data file; NULL: none */
+	char *data_version;
+	uint64_t data_size;
+	struct qc2_packed *packed;	/* NULL: no compressed clusters */
 };
 
 struct qc2_chain {
 	struct qc2_link *links;	/* 0 is the top */
 	size_t nr_links;
+	char *snapshot;		/* of the top that the chain begins with; or NULL */
 	struct qc2_index *index;
 	/*
 	 * Identity of the content: the first bytes of the SHA-256 of
 	 * "URL\0FORMAT\0SIZE\0VERSION\0" of every link from the top: its
 	 * canonical URL, "qcow2" or "raw", its size in decimal digits, its
-	 * version.  A tip is bound to it.
+	 * version.  The same with "data" follows for an external data file;
+	 * "qcow2#snapshot=NAME" is the format of an internal snapshot.  A tip
+	 * is bound to it.
 	 */
 	uint8_t id[QC2_CHAIN_ID_LEN];
 };
@@ -40,8 +68,8 @@ struct qc2_chain {
 struct qc2_chain_limits {
 	unsigned int max_depth;
 	/*
-	 * Canonical URL prefixes (qc2_url_prefix()) a backing file may lie
-	 * under besides the top's folder.
+	 * Canonical URL prefixes (qc2_url_prefix()) a backing or data file may
+	 * lie under besides the top's folder.
 	 */
 	const char *const *allow;
 	size_t nr_allow;
@@ -50,7 +78,7 @@ struct qc2_chain_limits {
 /**
  * qc2_chain_open() - walk a chain and merge it
  * @opener: opens the links
- * @url: the top image, qcow2 unless it ends in "#format=raw"
+ * @url: the top image, see qc2_url_top()
  *
  * A raw image whose size is not a multiple of 512 goes on with zeros to the
  * next sector, as in QEMU.

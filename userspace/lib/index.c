@@ -22,10 +22,10 @@ static uint64_t ext_object_end(const struct qc2_extent *ext)
 
 static bool ext_join(struct qc2_extent *last, const struct qc2_extent *next)
 {
-	if (last->link != next->link || ext_end(last) != next->sector ||
+	if (last->object != next->object || ext_end(last) != next->sector ||
 	    last->nr_sectors > UINT32_MAX - next->nr_sectors)
 		return false;
-	if (last->link != QC2_LINK_ZERO &&
+	if (last->object != QC2_OBJECT_ZERO &&
 	    ext_object_end(last) != next->offset)
 		return false;
 	last->nr_sectors += next->nr_sectors;
@@ -89,7 +89,7 @@ static int add_part(struct qc2_extents *list, const struct qc2_extent *ext,
 
 	part.sector = from;
 	part.nr_sectors = to - from;
-	if (part.link != QC2_LINK_ZERO)
+	if (part.object != QC2_OBJECT_ZERO)
 		part.offset += (from - ext->sector) * 512;
 	return qc2_extents_add(list, &part);
 }
@@ -147,8 +147,8 @@ static int cmp_object(const void *a, const void *b, void *extents)
 	const struct qc2_extent *x = &v[*(const uint32_t *)a];
 	const struct qc2_extent *y = &v[*(const uint32_t *)b];
 
-	if (x->link != y->link)
-		return x->link < y->link ? -1 : 1;
+	if (x->object != y->object)
+		return x->object < y->object ? -1 : 1;
 	if (x->offset != y->offset)
 		return x->offset < y->offset ? -1 : 1;
 	return cmp_sector(x, y);
@@ -161,7 +161,7 @@ struct qc2_index *qc2_index_build(struct qc2_extents *list, uint64_t nr_sectors)
 	size_t i, nr = 0;
 
 	for (i = 0; i < list->nr; i++)
-		nr += list->v[i].link != QC2_LINK_ZERO;
+		nr += list->v[i].object != QC2_OBJECT_ZERO;
 	idx = calloc(1, sizeof(*idx));
 	if (!idx)
 		return NULL;
@@ -171,7 +171,7 @@ struct qc2_index *qc2_index_build(struct qc2_extents *list, uint64_t nr_sectors)
 		return NULL;
 	}
 	for (i = 0, nr = 0; i < list->nr; i++)
-		if (list->v[i].link != QC2_LINK_ZERO)
+		if (list->v[i].object != QC2_OBJECT_ZERO)
 			list->v[nr++] = list->v[i];
 	v = list->v;
 	if (nr && nr < list->alloc) {
@@ -214,7 +214,7 @@ size_t qc2_index_find(const struct qc2_index *idx, uint64_t sector)
 	return lo;
 }
 
-size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t link,
+size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t object,
 			     uint64_t offset)
 {
 	size_t lo = 0, hi = idx->nr_by_object;
@@ -225,8 +225,8 @@ size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t link,
 		const struct qc2_extent *ext =
 			&idx->extents[idx->by_object[mid]];
 
-		if (ext->link > link ||
-		    (ext->link == link && ext->offset > offset))
+		if (ext->object > object ||
+		    (ext->object == object && ext->offset > offset))
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -236,7 +236,7 @@ size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t link,
 		const struct qc2_extent *ext =
 			&idx->extents[idx->by_object[lo - 1]];
 
-		if (ext->link == link && ext_object_end(ext) > offset)
+		if (ext->object == object && ext_object_end(ext) > offset)
 			lo--;
 	}
 	return lo;

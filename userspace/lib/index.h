@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The merged index of a chain: for every sector of the virtual disk the link
+ * The merged index of a chain: for every sector of the virtual disk the object
  * and the place in it that hold the newest content.  Sectors in no extent
  * read as zeros.  Immutable once built, so any thread may read it.
  */
@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* qc2_extent.link of sectors that are zeros by a zero cluster */
-#define QC2_LINK_ZERO	UINT32_MAX
+/* qc2_extent.object of sectors that are zeros by a zero cluster */
+#define QC2_OBJECT_ZERO	UINT32_MAX
 
 /*
  * More extents than this in one list are refused (800 MB; a disk of 2 TiB in
@@ -22,9 +22,9 @@
 /**
  * struct qc2_extent - some sectors of the virtual disk
  * @sector: first sector on the virtual disk
- * @offset: where they are in the link's object, in bytes; 0 for QC2_LINK_ZERO
+ * @offset: where they are in the object, in bytes; 0 for QC2_OBJECT_ZERO
  * @nr_sectors: length
- * @link: number of the link, 0 is the top; or QC2_LINK_ZERO
+ * @object: number of the object, see chain.h; or QC2_OBJECT_ZERO
  *
  * The size of an object need not be a multiple of 512, so the last sector of
  * an extent can begin inside the object and end, by up to 511 bytes, behind
@@ -34,13 +34,13 @@ struct qc2_extent {
 	uint64_t sector;
 	uint64_t offset;
 	uint32_t nr_sectors;
-	uint32_t link;
+	uint32_t object;
 };
 
 struct qc2_index {
 	struct qc2_extent *extents;	/* sorted by sector, no overlap */
 	size_t nr_extents;
-	uint32_t *by_object;		/* extents with data, by (link, offset) */
+	uint32_t *by_object;		/* extents with data, by (object, offset) */
 	size_t nr_by_object;
 	uint64_t nr_sectors;		/* size of the virtual disk */
 };
@@ -75,7 +75,7 @@ int qc2_extents_underlay(struct qc2_extents *upper,
 /**
  * qc2_index_build() - make the index of merged extents
  * @list: sorted; emptied: the index takes the memory over.  Extents with
- *	QC2_LINK_ZERO are dropped: what is in no extent is zeros.
+ *	QC2_OBJECT_ZERO are dropped: what is in no extent is zeros.
  * @nr_sectors: size of the virtual disk; the extents lie within
  *
  * Return: the index; or NULL for lack of memory, @list is as before then.
@@ -91,17 +91,17 @@ void qc2_index_free(struct qc2_index *idx);
 size_t qc2_index_find(const struct qc2_index *idx, uint64_t sector);
 
 /**
- * qc2_index_find_object() - the first extent of a link that ends after a byte
- * @link: number of the link
- * @offset: byte in its object
+ * qc2_index_find_object() - the first extent of an object that ends after a byte
+ * @object: its number
+ * @offset: byte in it
  *
- * In a link in which several places of the disk share a cluster, which QEMU
+ * In an object in which several places of the disk share a cluster, which QEMU
  * does not write, this can be a later one of the extents that hold the byte.
  *
  * Return: position in idx->by_object; idx->nr_by_object, or that of another
- * link's extent, if there is none.
+ * object's extent, if there is none.
  */
-size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t link,
+size_t qc2_index_find_object(const struct qc2_index *idx, uint32_t object,
 			     uint64_t offset);
 
 #endif

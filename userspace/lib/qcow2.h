@@ -3,21 +3,29 @@
  * Reading the metadata of one qcow2 image: the header and, in few reads, the
  * whole map of its clusters.  The image is untrusted.  One thread at a time.
  *
- * Not read yet, and refused with the reason: encryption, external data files,
- * extended L2 entries, compressed clusters.
+ * qcow2.c reads the header, qcow2_snapshot.c the table of internal snapshots,
+ * qcow2_map.c the L1 and L2 tables; packed.c unpacks compressed clusters.
  */
 #ifndef QC2_QCOW2_H
 #define QC2_QCOW2_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "err.h"
 #include "index.h"
+#include "packed.h"
 #include "source.h"
 
 /* Largest virtual disk, bytes: 64 TiB. */
 #define QC2_QCOW2_MAX_SIZE	(1ULL << 46)
+
+/* As in the header. */
+enum qc2_compression {
+	QC2_COMPRESSION_ZLIB = 0,
+	QC2_COMPRESSION_ZSTD = 1,
+};
 
 struct qc2_qcow2 {
 	struct qc2_source *src;		/* the caller's */
@@ -27,9 +35,14 @@ struct qc2_qcow2 {
 	unsigned int cluster_bits;	/* 9 to 21 */
 	uint64_t virtual_size;		/* bytes, a multiple of 512 */
 	uint64_t l1_offset;
-	uint32_t l1_size;		/* entries */
+	uint64_t snapshots_offset;
+	uint32_t nr_snapshots;
+	bool extended_l2;		/* with subclusters */
+	enum qc2_compression compression;
 	char *backing_name;		/* as it is in the header; NULL: none */
-	int backing_raw;		/* the header says so; else qcow2 */
+	bool backing_raw;		/* the header says so; else qcow2 */
+	char *data_name;		/* external data file, which is raw;
+					   NULL: none */
 };
 
 /**
@@ -45,19 +58,35 @@ int qc2_qcow2_open(struct qc2_source *src, struct qc2_qcow2 **img,
 void qc2_qcow2_close(struct qc2_qcow2 *img);
 
 /**
+ * qc2_qcow2_snapshot() - list an internal snapshot instead of the image itself
+ * @name: its name, or its id if none has that name
+ *
+ * Sets @img->virtual_size to that of the snapshot.
+ *
+ * Return: 0; -ENOENT; or another negative errno; with @err filled.
+ */
+int qc2_qcow2_snapshot(struct qc2_qcow2 *img, const char *name,
+		       struct qc2_err *err);
+
+/**
  * qc2_qcow2_extents() - list what the image itself holds
- * @limit: only sectors of the virtual disk before this one are looked at
- * @link: number that the extents with data get
+ * @data: object of the data: the image, or its external data file
+ * @data_size: its size in bytes
+ * @packed_object: number that extents of compressed clusters get; their offset
+ *	is the one on the virtual disk of this image
  * @list: sorted extents are put here: data, and zero clusters as
- *	QC2_LINK_ZERO; what is in no extent comes from the backing file.  To be
- *	freed by the caller in any case.
+ *	QC2_OBJECT_ZERO; what is in no extent comes from the backing file.  To
+ *	be freed by the caller in any case.
+ * @packed: all compressed clusters, or NULL if there are none.  The caller
+ *	puts its reference, in any case.
  *
  * L2 tables are read in the order of the file, many by one read where they
  * lie close together; none is kept.
  *
  * Return: 0 or a negative errno with @err filled (naming the object).
  */
-int qc2_qcow2_extents(struct qc2_qcow2 *img, uint64_t limit, uint32_t link,
-		      struct qc2_extents *list, struct qc2_err *err);
+int qc2_qcow2_extents(struct qc2_qcow2 *img, uint32_t data, uint64_t data_size,
+		      uint32_t packed_object, struct qc2_extents *list,
+		      struct qc2_packed **packed, struct qc2_err *err);
 
 #endif

@@ -11,6 +11,7 @@
 #include "url.h"
 
 #define FORMAT_RAW	"#format=raw"
+#define SNAPSHOT	"#snapshot="
 
 /* A URL longer than this is not one that anybody's store hands out. */
 #define MAX_URL		8192
@@ -46,6 +47,13 @@ static int hex_value(unsigned char c)
 static char *put_encoded(char *out, unsigned char c)
 {
 	return out + sprintf(out, "%%%02X", c);
+}
+
+static bool has_control(const char *s)
+{
+	while (*s && !is_control(*s))
+		s++;
+	return *s;
 }
 
 /* Length of "scheme:" or 0; a colon behind a slash belongs to a name. */
@@ -198,7 +206,7 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 			shown);
 	if (strchr(url, '#'))
 		return qc2_fail(err, EINVAL,
-			"%s: '#' in a URL; only " FORMAT_RAW " may follow the URL of a top image, and a '#' in a name is written %%23",
+			"%s: '#' in a URL; only " FORMAT_RAW " or " SNAPSHOT "NAME may follow the URL of a top image, and a '#' in a name is written %%23",
 			shown);
 
 	path = host + host_len;
@@ -282,20 +290,54 @@ static int canonical_image(const char *url, char **canonical,
 	return ret;
 }
 
-int qc2_url_top(const char *url, char **canonical, bool *raw,
-		struct qc2_err *err)
+int qc2_url_top(const char *url, struct qc2_top *top, struct qc2_err *err)
 {
-	size_t len = strlen(url), suffix = strlen(FORMAT_RAW);
+	const char *suffix = strchrnul(url, '#');
+	const char *name = NULL;
 	char *copy;
 	int ret;
 
-	*raw = len > suffix && !strcmp(url + len - suffix, FORMAT_RAW);
-	copy = strndup(url, *raw ? len - suffix : len);
+	memset(top, 0, sizeof(*top));
+	if (!strncmp(suffix, SNAPSHOT, strlen(SNAPSHOT)))
+		name = suffix + strlen(SNAPSHOT);
+	else
+		top->raw = !strcmp(suffix, FORMAT_RAW);
+
+	copy = name || top->raw ? strndup(url, suffix - url) : strdup(url);
 	if (!copy)
 		return qc2_fail(err, ENOMEM, "out of memory");
-	ret = canonical_image(copy, canonical, err);
+	ret = canonical_image(copy, &top->url, err);
 	free(copy);
+	if (!ret && name && (!*name || has_control(name)))
+		ret = qc2_fail(err, EINVAL,
+			"%.160s" SNAPSHOT ": the name of the snapshot is missing, or has control characters",
+			top->url);
+	if (!ret && name) {
+		top->snapshot = strdup(name);
+		if (!top->snapshot)
+			ret = qc2_fail(err, ENOMEM, "out of memory");
+	}
+	if (ret)
+		qc2_top_free(top);
 	return ret;
+}
+
+void qc2_top_free(struct qc2_top *top)
+{
+	free(top->url);
+	free(top->snapshot);
+	memset(top, 0, sizeof(*top));
+}
+
+char *qc2_top_text(const struct qc2_top *top)
+{
+	char *text;
+
+	if (asprintf(&text, "%s%s%s", top->url,
+		     top->raw ? FORMAT_RAW : top->snapshot ? SNAPSHOT : "",
+		     top->snapshot ? top->snapshot : "") < 0)
+		return NULL;
+	return text;
 }
 
 int qc2_url_prefix(const char *url, char **canonical, struct qc2_err *err)
@@ -386,7 +428,7 @@ int qc2_url_resolve(const char *base, const char *name, char **canonical,
 	qc2_printable(name, strlen(name), shown, sizeof(shown));
 	if (n == 4 && !strncmp(name, "json", 4))
 		return qc2_fail(err, EOPNOTSUPP,
-			"%.300s: the backing file is given as \"json:\", which is not supported; use qemu-img rebase -u to write a plain name",
+			"%.300s: a file is given as \"json:\", which is not supported; use qemu-img rebase -u to write a plain name",
 			base);
 	if (n && !strncmp(name + n, "://", 3)) {
 		ret = canonical_image(name, canonical, err);
@@ -394,12 +436,12 @@ int qc2_url_resolve(const char *base, const char *name, char **canonical,
 	}
 	if (n)
 		return qc2_fail(err, EOPNOTSUPP,
-			"%.300s: backing file %s: protocol \"%.*s:\" is not supported (a file whose name has a colon is written ./NAME)",
+			"%.300s: file %s: protocol \"%.*s:\" is not supported (a file whose name has a colon is written ./NAME)",
 			base, shown, (int)(n < 32 ? n : 32), shown);
 	if (name[0] == '/') {
 		if (!file)
 			return qc2_fail(err, EACCES,
-				"%.300s: backing file %s is a path on the machine that wrote the image; use qemu-img rebase -u to write a name relative to the image, or a URL",
+				"%.300s: file %s is a path on the machine that wrote the image; use qemu-img rebase -u to write a name relative to the image, or a URL",
 				base, shown);
 		ret = qc2_url_from_path(name, canonical, err);
 		goto out;
@@ -418,7 +460,7 @@ int qc2_url_resolve(const char *base, const char *name, char **canonical,
 	free(encoded);
 out:
 	if (ret)
-		qc2_fail_prefix(err, ret, "%.300s: bad backing file name: ",
+		qc2_fail_prefix(err, ret, "%.300s: bad file name in the header: ",
 				base);
 	return ret;
 }

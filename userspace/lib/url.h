@@ -19,17 +19,26 @@
 
 #include "err.h"
 
+/* A top image, as a user names it. */
+struct qc2_top {
+	char *url;		/* canonical */
+	bool raw;		/* "#format=raw" followed; else it is qcow2 */
+	char *snapshot;		/* "#snapshot=NAME" followed; or NULL */
+};
+
 /**
  * qc2_url_top() - check the URL of a top image as a user gives it
- * @url: may end in "#format=raw"
- * @canonical: the URL without that suffix; the caller frees it
- * @raw: whether it had the suffix
+ * @url: may end in "#format=raw" or "#snapshot=NAME", NAME as it is
+ * @top: filled; to be freed with qc2_top_free() after a success
  *
  * Return: 0 or a negative errno with @err filled.  The text never repeats a
  * password.
  */
-int qc2_url_top(const char *url, char **canonical, bool *raw,
-		struct qc2_err *err);
+int qc2_url_top(const char *url, struct qc2_top *top, struct qc2_err *err);
+void qc2_top_free(struct qc2_top *top);
+
+/* One text for each top image; the caller frees it.  NULL: out of memory. */
+char *qc2_top_text(const struct qc2_top *top);
 
 /**
  * qc2_url_prefix() - check the URL of a folder, for the "allow" list
@@ -41,9 +50,9 @@ int qc2_url_top(const char *url, char **canonical, bool *raw,
 int qc2_url_prefix(const char *url, char **canonical, struct qc2_err *err);
 
 /**
- * qc2_url_resolve() - find out what a backing file name means
+ * qc2_url_resolve() - find out what the name of a backing or data file means
  * @base: canonical URL of the image that holds the name
- * @name: the backing file name: an absolute URL; or a name relative to the
+ * @name: an absolute URL; or a name relative to the
  *	folder of @base; or, in a file:// image only, an absolute path
  * @canonical: the result; the caller frees it
  *

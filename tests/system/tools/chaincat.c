@@ -2,7 +2,7 @@
 /*
  * chaincat TOP OUT: writes the disk that a local chain holds to a file, by the
  * library and nothing else.  Tests compare it with qemu-img convert.  TOP is
- * the path of an image, or a file:// URL, which may end in "#format=raw".
+ * the path of an image, or the URL of a top image, which may have a suffix.
  */
 #include <inttypes.h>
 
@@ -35,33 +35,93 @@ static int copy_extent(const struct qc2_extent *ext, struct qc2_source *src,
 	return 0;
 }
 
-/* One link after another, so that few files are open. */
-static int copy_chain(const struct qc2_chain *chain, FILE *out,
-		      struct qc2_err *err)
+/* A compressed cluster, unpacked to @out. */
+static int read_packed(const struct qc2_packed *packed, uint64_t cluster,
+		       struct qc2_source *src, uint8_t *out, struct qc2_err *err)
 {
+	size_t i = qc2_packed_find(packed, cluster);
+	const struct qc2_packed_cluster *c = &packed->v[i];
+	uint8_t *in;
+	int ret;
+
+	if (i == packed->nr || c->cluster != cluster)
+		return qc2_fail(err, EIO, "%s: cluster %" PRIu64 " is not listed",
+				src->url, cluster);
+	in = malloc(c->len);
+	ret = src->ops->read(src, c->offset, in, c->len, err);
+	if (!ret && qc2_unpack(packed, in, c->len, out))
+		ret = qc2_fail(err, EIO, "%s: cluster %" PRIu64 " is damaged",
+			       src->url, cluster);
+	free(in);
+	return ret;
+}
+
+static int copy_packed(const struct qc2_extent *ext,
+		       const struct qc2_packed *packed, struct qc2_source *src,
+		       FILE *out, struct qc2_err *err)
+{
+	uint64_t size = 1ULL << packed->cluster_bits, pos = ext->offset;
+	uint64_t end = pos + (uint64_t)ext->nr_sectors * 512, len;
+	uint8_t *buf = malloc(size);
+	int ret = 0;
+
+	if (fseeko(out, ext->sector * 512, SEEK_SET))
+		ret = qc2_fail(err, errno, "output: %s", strerror(errno));
+	for (; pos < end && !ret; pos += len) {
+		len = size - pos % size;
+		if (len > end - pos)
+			len = end - pos;
+		ret = read_packed(packed, pos / size, src, buf, err);
+		if (!ret && fwrite(buf + pos % size, 1, len, out) != len)
+			ret = qc2_fail(err, EIO, "output: %s", strerror(errno));
+	}
+	free(buf);
+	return ret;
+}
+
+static int copy_object(const struct qc2_chain *chain, uint32_t object,
+		       FILE *out, struct qc2_err *err)
+{
+	const struct qc2_link *link = &chain->links[qc2_object_link(object)];
+	bool packed = object == qc2_object_unpacked(qc2_object_link(object));
 	const struct qc2_index *idx = chain->index;
 	uint8_t *buf = malloc(CHUNK);
 	struct qc2_source *src;
-	size_t link, i;
+	size_t i;
+	int ret;
+
+	ret = file_opener.open(&file_opener, link->data_url && !packed ?
+			       link->data_url : link->url, &src, err);
+	if (ret)
+		goto out;
+	i = qc2_index_find_object(idx, object, 0);
+	for (; i < idx->nr_by_object && !ret; i++) {
+		const struct qc2_extent *ext = &idx->extents[idx->by_object[i]];
+
+		if (ext->object != object)
+			break;
+		ret = packed ? copy_packed(ext, link->packed, src, out, err) :
+			       copy_extent(ext, src, out, buf, err);
+	}
+	src->ops->close(src);
+out:
+	free(buf);
+	return ret;
+}
+
+/* One object after another, so that few files are open. */
+static int copy_chain(const struct qc2_chain *chain, FILE *out,
+		      struct qc2_err *err)
+{
+	size_t link;
 	int ret = 0;
 
 	for (link = 0; link < chain->nr_links && !ret; link++) {
-		ret = file_opener.open(&file_opener, chain->links[link].url,
-				       &src, err);
-		if (ret)
-			break;
-		i = qc2_index_find_object(idx, link, 0);
-		for (; i < idx->nr_by_object && !ret; i++) {
-			const struct qc2_extent *ext =
-				&idx->extents[idx->by_object[i]];
-
-			if (ext->link != link)
-				break;
-			ret = copy_extent(ext, src, out, buf, err);
-		}
-		src->ops->close(src);
+		ret = copy_object(chain, qc2_object_data(link), out, err);
+		if (!ret && chain->links[link].packed)
+			ret = copy_object(chain, qc2_object_unpacked(link), out,
+					  err);
 	}
-	free(buf);
 	return ret;
 }
 

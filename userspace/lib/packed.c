@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Lists of compressed clusters, and unpacking them.  A list belongs to the
+ * thread that builds it; afterwards only its reference count changes.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include "packed.h"
+#include "qcow2.h"
+
+/* QEMU writes raw deflate streams with a window of 4 KiB. */
+#define DEFLATE_WINDOW_BITS	(-12)
+
+struct qc2_packed *qc2_packed_new(unsigned int cluster_bits, int compression)
+{
+	struct qc2_packed *packed = calloc(1, sizeof(*packed));
+
+	if (!packed)
+		return NULL;
+	packed->refs = 1;
+	packed->cluster_bits = cluster_bits;
+	packed->compression = compression;
+	return packed;
+}
+
+struct qc2_packed *qc2_packed_ref(struct qc2_packed *packed)
+{
+	__atomic_add_fetch(&packed->refs, 1, __ATOMIC_RELAXED);
+	return packed;
+}
+
+void qc2_packed_put(struct qc2_packed *packed)
+{
+	if (!packed || __atomic_sub_fetch(&packed->refs, 1, __ATOMIC_ACQ_REL))
+		return;
+	free(packed->v);
+	free(packed);
+}
+
+int qc2_packed_add(struct qc2_packed *packed, uint64_t offset, uint32_t cluster,
+		   uint32_t len)
+{
+	if (packed->nr == packed->alloc) {
+		size_t alloc = packed->alloc ? 2 * packed->alloc : 64;
+		struct qc2_packed_cluster *v =
+			reallocarray(packed->v, alloc, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		packed->v = v;
+		packed->alloc = alloc;
+	}
+	packed->v[packed->nr++] = (struct qc2_packed_cluster){
+		.offset = offset, .cluster = cluster, .len = len,
+	};
+	return 0;
+}
+
+static int cmp_cluster(const void *a, const void *b)
+{
+	const struct qc2_packed_cluster *x = a, *y = b;
+
+	return (x->cluster > y->cluster) - (x->cluster < y->cluster);
+}
+
+void qc2_packed_sort(struct qc2_packed *packed)
+{
+	size_t i;
+
+	/* Already in order is the usual case. */
+	for (i = 1; i < packed->nr; i++)
+		if (packed->v[i].cluster < packed->v[i - 1].cluster)
+			break;
+	if (i < packed->nr)
+		qsort(packed->v, packed->nr, sizeof(*packed->v), cmp_cluster);
+}
+
+size_t qc2_packed_find(const struct qc2_packed *packed, uint64_t cluster)
+{
+	size_t lo = 0, hi = packed->nr;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (packed->v[mid].cluster >= cluster)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+static int unpack_deflate(const void *in, size_t in_len, void *out,
+			  size_t out_len)
+{
+	z_stream strm = {
+		.next_in = (void *)in, .avail_in = in_len,
+		.next_out = out, .avail_out = out_len,
+	};
+	int ret;
+
+	ret = inflateInit2(&strm, DEFLATE_WINDOW_BITS);
+	if (ret != Z_OK)
+		return ret == Z_MEM_ERROR ? -ENOMEM : -EINVAL;
+	/* As QEMU: the end of the stream need not have been reached. */
+	ret = inflate(&strm, Z_FINISH);
+	inflateEnd(&strm);
+	if (ret == Z_MEM_ERROR)
+		return -ENOMEM;
+	return (ret == Z_STREAM_END || ret == Z_BUF_ERROR) && !strm.avail_out ?
+		0 : -EINVAL;
+}
+
+/* The stream has no length of its own: what follows is not part of it. */
+static int unpack_zstd(const void *in, size_t in_len, void *out, size_t out_len)
+{
+	ZSTD_inBuffer input = { .src = in, .size = in_len };
+	ZSTD_outBuffer output = { .dst = out, .size = out_len };
+	ZSTD_DCtx *ctx = ZSTD_createDCtx();
+	size_t before, ret;
+
+	if (!ctx)
+		return -ENOMEM;
+	do {
+		before = input.pos + output.pos;
+		ret = ZSTD_decompressStream(ctx, &output, &input);
+	} while (!ZSTD_isError(ret) && output.pos < output.size &&
+		 input.pos + output.pos > before);
+	ZSTD_freeDCtx(ctx);
+	return ZSTD_isError(ret) || output.pos < output.size ? -EINVAL : 0;
+}
+
+int qc2_unpack(const struct qc2_packed *packed, const void *in, size_t in_len,
+	       void *out)
+{
+	size_t out_len = (size_t)1 << packed->cluster_bits;
+
+	if (packed->compression == QC2_COMPRESSION_ZSTD)
+		return unpack_zstd(in, in_len, out, out_len);
+	return unpack_deflate(in, in_len, out, out_len);
+}
