@@ -47,6 +47,8 @@ struct ctl {
 	const char *chain_id;	/* --chain-id, as typed */
 	uint64_t size;		/* --size, bytes */
 	uint64_t journal_size;	/* --journal-size, bytes */
+	uint64_t offset;	/* --offset, bytes */
+	uint64_t length;	/* --length, bytes; 0: not given */
 	/* Kernel features; 0: not given */
 	uint64_t fail_reads_after;	/* seconds */
 	uint64_t map_limit_kb;
@@ -56,6 +58,8 @@ int disk_start(struct ctl *ctl, struct qc2_err *err);
 int disk_stop(struct ctl *ctl, struct qc2_err *err);
 int status_show(struct ctl *ctl, struct qc2_err *err);
 int status_list(struct ctl *ctl, struct qc2_err *err);
+int chain_info(struct ctl *ctl, struct qc2_err *err);
+int chain_map(struct ctl *ctl, struct qc2_err *err);
 int tip_create(struct ctl *ctl, struct qc2_err *err);
 int tip_check(struct ctl *ctl, struct qc2_err *err);
 int tip_dump(struct ctl *ctl, struct qc2_err *err);

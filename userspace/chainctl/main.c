@@ -28,6 +28,8 @@ enum {
 	OPT_JOURNAL_SIZE,
 	OPT_FORCE,
 	OPT_JOURNAL,
+	OPT_OFFSET,
+	OPT_LENGTH,
 };
 
 #define BIT(opt)	(1U << ((opt) - OPT_HELP))
@@ -48,6 +50,8 @@ static const struct option options[] = {
 	{ "journal-size", required_argument, NULL, OPT_JOURNAL_SIZE },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "journal", no_argument, NULL, OPT_JOURNAL },
+	{ "offset", required_argument, NULL, OPT_OFFSET },
+	{ "length", required_argument, NULL, OPT_LENGTH },
 	{ }
 };
 
@@ -98,6 +102,23 @@ static const struct verb verbs[] = {
 		.help =
 "chainctl list\n"
 "  Shows the disks, one a line.\n",
+	},
+	{
+		.name = "info", .title = "info", .min_args = 1, .max_args = 1,
+		.run = chain_info,
+		.help =
+"chainctl info IMAGE_URL\n"
+"  Shows the chain whose top image is at IMAGE_URL: its links, how large they\n"
+"  are, and how much of the disk's content comes from each.\n",
+	},
+	{
+		.name = "map", .title = "map", .min_args = 1, .max_args = 1,
+		.takes = BIT(OPT_OFFSET) | BIT(OPT_LENGTH), .run = chain_map,
+		.help =
+"chainctl map IMAGE_URL|NAME [--offset BYTES] [--length BYTES]\n"
+"  Shows where the content of a chain, or of the chain below a disk's tip, is.\n"
+"    --offset BYTES            begin here (default: 0)\n"
+"    --length BYTES            show so much of the disk (default: all)\n",
 	},
 	{
 		.name = "tip", .subverb = "create", .title = "tip create",
@@ -266,6 +287,16 @@ static int take_option(struct ctl *ctl, int opt, const char **config)
 	case OPT_JOURNAL_SIZE:
 		if (parse_number(optarg, true, 0, INT64_MAX, &ctl->journal_size))
 			return usage("--journal-size %s: expected bytes, or a number with K or M",
+				     optarg);
+		return 0;
+	case OPT_OFFSET:
+		if (parse_number(optarg, true, 0, INT64_MAX, &ctl->offset))
+			return usage("--offset %s: expected bytes, or a number with K, M, G or T",
+				     optarg);
+		return 0;
+	case OPT_LENGTH:
+		if (parse_number(optarg, true, 1, INT64_MAX, &ctl->length))
+			return usage("--length %s: expected bytes, or a number with K, M, G or T",
 				     optarg);
 		return 0;
 	case OPT_FORCE:
