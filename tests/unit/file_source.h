@@ -24,8 +24,8 @@ struct file_source {
 
 /* Of all sources; a test resets them. */
 static struct {
-	unsigned int opens, closes, reads;
-	size_t largest;
+	_Atomic unsigned int opens, closes, reads;
+	_Atomic size_t largest;
 } file_source_count;
 
 static int file_source_read(struct qc2_source *src, uint64_t offset, void *buf,

@@ -24,8 +24,8 @@ struct mem_source {
 };
 
 static struct {
-	unsigned int opens, closes, reads;
-	uint64_t largest;
+	_Atomic unsigned int opens, closes, reads;
+	_Atomic uint64_t largest;
 } mem_count;
 
 static inline int mem_read(struct qc2_source *src, uint64_t offset, void *buf,

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Opening a chain: one link after another, from the top to the base.  Of each
- * link only what is still visible is merged below what is known already.  One
- * thread opens a chain; a finished one never changes.
+ * Opening a chain.  First the headers are read, one link after another from the
+ * top to the base, because each names the next; then the tables of all links,
+ * several at once; then the links are merged.
+ *
+ * The thread that opens a chain owns the walk.  While it waits for the readers,
+ * each of these owns the link it took, and nothing else changes.  A finished
+ * chain never changes.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,54 +23,35 @@
 #include "qcow2.h"
 #include "url.h"
 
+/* Readers of tables. */
+#define MAX_READERS	16
+
+/* A link on its way: what is needed until it is merged. */
+struct opening {
+	struct qc2_source *src;
+	struct qc2_qcow2 *img;		/* NULL: a raw image */
+	struct qc2_extents list;
+	int ret;			/* of reading its tables */
+	struct qc2_err err;
+};
+
 /* The walk.  @next is the link to come; without a URL behind the base. */
 struct walk {
 	struct qc2_opener *opener;
 	const struct qc2_chain_limits *limits;
 	struct qc2_chain *chain;
-	struct qc2_extents merged;
-	uint64_t limit;		/* sectors that the links so far let through */
+	struct opening *open;		/* by link */
 	struct qc2_top next;
+	atomic_size_t unread;		/* the first link that no reader took */
+	atomic_bool failed;		/* a reader has failed */
 	struct qc2_err *err;
 };
 
-/* A raw image is one run of data. */
-static int raw_extents(const struct qc2_source *src, uint32_t link,
-		       struct qc2_extents *list)
-{
-	uint64_t sectors = (src->size + 511) / 512, pos, step;
-	int ret = 0;
-
-	for (pos = 0; pos < sectors && !ret; pos += step) {
-		struct qc2_extent ext;
-
-		step = sectors - pos;
-		if (step > 1U << 31)
-			step = 1U << 31;
-		ext = (struct qc2_extent){
-			.sector = pos,
-			.nr_sectors = step,
-			.offset = pos * 512,
-			.object = qc2_object_data(link),
-		};
-		ret = qc2_extents_add(list, &ext);
-	}
-	return ret;
-}
-
-static int read_raw(struct walk *w, struct qc2_source *src,
-		    struct qc2_link *link, struct qc2_extents *list)
-{
-	int ret;
-
-	if (src->size > QC2_QCOW2_MAX_SIZE)
-		return qc2_fail(w->err, EFBIG,
-			"%s: %" PRIu64 " bytes, larger than the 64 TiB that can be read",
-			src->url, src->size);
-	link->virtual_size = (src->size + 511) & ~511ULL;
-	ret = raw_extents(src, w->chain->nr_links - 1, list);
-	return ret ? qc2_fail(w->err, -ret, "out of memory") : 0;
-}
+/*
+ * ---------------------------------------------------------------------------
+ * Headers
+ * ---------------------------------------------------------------------------
+ */
 
 /* Whether the chain may lead to that URL. */
 static int check_allowed(struct walk *w, const char *url, const char *what,
@@ -106,13 +93,29 @@ static int find_data_file(struct walk *w, const struct qc2_qcow2 *img,
 		qc2_fail(w->err, ENOMEM, "out of memory");
 }
 
-static int read_qcow2(struct walk *w, struct qc2_qcow2 *img,
-		      struct qc2_link *link, struct qc2_extents *list)
+static int open_raw(struct walk *w, const struct qc2_source *src,
+		    struct qc2_link *link)
 {
-	uint32_t number = w->chain->nr_links - 1;
-	int ret = 0;
+	if (src->size > QC2_QCOW2_MAX_SIZE)
+		return qc2_fail(w->err, EFBIG,
+			"%s: %" PRIu64 " bytes, larger than the 64 TiB that can be read",
+			src->url, src->size);
+	link->virtual_size = (src->size + 511) & ~511ULL;
+	return 0;
+}
 
-	if (w->chain->snapshot && !number)
+static int open_qcow2(struct walk *w, struct opening *open,
+		      struct qc2_link *link)
+{
+	bool top = w->chain->nr_links == 1;
+	struct qc2_qcow2 *img;
+	int ret;
+
+	ret = qc2_qcow2_open(open->src, &open->img, w->err);
+	if (ret)
+		return ret;
+	img = open->img;
+	if (top && w->chain->snapshot)
 		ret = qc2_qcow2_snapshot(img, w->chain->snapshot, w->err);
 	if (!ret && img->data_name)
 		ret = find_data_file(w, img, link);
@@ -120,45 +123,44 @@ static int read_qcow2(struct walk *w, struct qc2_qcow2 *img,
 		return ret;
 	link->virtual_size = img->virtual_size;
 	link->cluster_size = 1U << img->cluster_bits;
-	return qc2_qcow2_extents(img, qc2_object_data(number),
-				 link->data_url ? link->data_size : link->size,
-				 qc2_object_unpacked(number), list,
-				 &link->packed, w->err);
+	if (!img->backing_name)
+		return 0;
+	w->next.raw = img->backing_raw;
+	return qc2_url_resolve(link->url, img->backing_name, &w->next.url,
+			       w->err);
 }
 
-/* Reads one link; the name of its backing file goes to @backing. */
-static int read_link(struct walk *w, bool raw, struct qc2_source *src,
-		     struct qc2_link *link, struct qc2_extents *list,
-		     char **backing, bool *backing_raw)
-{
-	struct qc2_qcow2 *img;
-	int ret;
-
-	*backing = NULL;
-	if (raw)
-		return read_raw(w, src, link, list);
-	ret = qc2_qcow2_open(src, &img, w->err);
-	if (ret)
-		return ret;
-	ret = read_qcow2(w, img, link, list);
-	if (!ret && img->backing_name) {
-		*backing = img->backing_name;
-		*backing_raw = img->backing_raw;
-		img->backing_name = NULL;
-	}
-	qc2_qcow2_close(img);
-	return ret;
-}
-
-/* Adds the next link and finds out what comes behind it. */
-static int add_link(struct walk *w)
+/* Room for one more link; it is empty. */
+static struct qc2_link *add_link(struct walk *w)
 {
 	struct qc2_chain *chain = w->chain;
-	struct qc2_link *link, *links;
-	struct qc2_extents list = { 0 };
+	size_t nr = chain->nr_links + 1;
+	struct qc2_link *links;
+	struct opening *open;
+
+	links = reallocarray(chain->links, nr, sizeof(*links));
+	if (links)
+		chain->links = links;
+	open = reallocarray(w->open, nr, sizeof(*open));
+	if (open)
+		w->open = open;
+	if (!links || !open) {
+		qc2_fail(w->err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	memset(&links[nr - 1], 0, sizeof(*links));
+	memset(&open[nr - 1], 0, sizeof(*open));
+	chain->nr_links = nr;
+	return &links[nr - 1];
+}
+
+/* Opens the next link and finds out what comes behind it. */
+static int open_link(struct walk *w)
+{
+	struct qc2_chain *chain = w->chain;
+	bool raw = w->next.raw;
 	struct qc2_source *src;
-	char *backing = NULL;
-	bool backing_raw = false;
+	struct qc2_link *link;
 	int ret;
 
 	ret = w->opener->open(w->opener, w->next.url, &src, w->err);
@@ -169,47 +171,20 @@ static int add_link(struct walk *w)
 				chain->links[chain->nr_links - 1].url);
 		return ret;
 	}
-	links = reallocarray(chain->links, chain->nr_links + 1,
-			     sizeof(*links));
-	if (!links) {
-		ret = qc2_fail(w->err, ENOMEM, "out of memory");
-		goto out;
+	link = add_link(w);
+	if (!link) {
+		src->ops->close(src);
+		return -ENOMEM;
 	}
-	chain->links = links;
-	link = &links[chain->nr_links++];
-	memset(link, 0, sizeof(*link));
+	w->open[chain->nr_links - 1].src = src;
 	link->url = w->next.url;
 	w->next.url = NULL;
 	link->size = src->size;
 	link->version = strdup(src->version);
-	if (!link->version) {
-		ret = qc2_fail(w->err, ENOMEM, "out of memory");
-		goto out;
-	}
-
-	ret = read_link(w, w->next.raw, src, link, &list, &backing,
-			&backing_raw);
-	if (ret)
-		goto out;
-	ret = qc2_extents_underlay(&w->merged, &list, w->limit);
-	if (ret) {
-		ret = qc2_fail(w->err, -ret, ret == -E2BIG ?
-			"%s: the chain down to here has too many pieces" :
-			"%s: out of memory", link->url);
-		goto out;
-	}
-	if (w->limit > link->virtual_size / 512)
-		w->limit = link->virtual_size / 512;
-	if (backing) {
-		ret = qc2_url_resolve(link->url, backing, &w->next.url,
-				      w->err);
-		w->next.raw = backing_raw;
-	}
-out:
-	free(backing);
-	qc2_extents_free(&list);
-	src->ops->close(src);
-	return ret;
+	if (!link->version)
+		return qc2_fail(w->err, ENOMEM, "out of memory");
+	return raw ? open_raw(w, src, link) :
+		     open_qcow2(w, &w->open[chain->nr_links - 1], link);
 }
 
 /* Whether the walk may go on to the next link. */
@@ -229,6 +204,136 @@ static int check_next(struct walk *w)
 			"%.300s: has a backing file, but the chain is %zu links long already; max_depth in section [chain] of the configuration sets the limit",
 			child->url, chain->nr_links);
 	return check_allowed(w, w->next.url, "backing file", child->url);
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Tables
+ * ---------------------------------------------------------------------------
+ */
+
+/* A raw image is one run of data. */
+static int raw_extents(const struct qc2_source *src, uint32_t link,
+		       struct qc2_extents *list)
+{
+	uint64_t sectors = (src->size + 511) / 512, pos, step;
+	int ret = 0;
+
+	for (pos = 0; pos < sectors && !ret; pos += step) {
+		struct qc2_extent ext;
+
+		step = sectors - pos;
+		if (step > 1U << 31)
+			step = 1U << 31;
+		ext = (struct qc2_extent){
+			.sector = pos,
+			.nr_sectors = step,
+			.offset = pos * 512,
+			.object = qc2_object_data(link),
+		};
+		ret = qc2_extents_add(list, &ext);
+	}
+	return ret;
+}
+
+static int read_link(struct walk *w, size_t i)
+{
+	struct qc2_link *link = &w->chain->links[i];
+	struct opening *open = &w->open[i];
+	int ret;
+
+	if (open->img)
+		return qc2_qcow2_extents(open->img, qc2_object_data(i),
+			link->data_url ? link->data_size : link->size,
+			qc2_object_unpacked(i), &open->list, &link->packed,
+			&open->err);
+	ret = raw_extents(open->src, i, &open->list);
+	return ret ? qc2_fail(&open->err, -ret, "out of memory") : 0;
+}
+
+/* What needs a link only until its tables were read. */
+static void close_link(struct opening *open)
+{
+	qc2_qcow2_close(open->img);
+	open->img = NULL;
+	if (open->src)
+		open->src->ops->close(open->src);
+	open->src = NULL;
+}
+
+static void *reader(void *arg)
+{
+	struct walk *w = arg;
+	size_t i;
+
+	while (!atomic_load(&w->failed)) {
+		i = atomic_fetch_add(&w->unread, 1);
+		if (i >= w->chain->nr_links)
+			break;
+		w->open[i].ret = read_link(w, i);
+		if (w->open[i].ret)
+			atomic_store(&w->failed, true);
+		close_link(&w->open[i]);
+	}
+	return NULL;
+}
+
+/* Reads the tables of all links; without threads if there can be none. */
+static int read_links(struct walk *w)
+{
+	pthread_t threads[MAX_READERS];
+	size_t nr = 0, i;
+
+	while (nr + 1 < w->chain->nr_links && nr < MAX_READERS &&
+	       !pthread_create(&threads[nr], NULL, reader, w))
+		nr++;
+	reader(w);
+	for (i = 0; i < nr; i++)
+		pthread_join(threads[i], NULL);
+	/* The error nearest to the top is the one that a walk would have met. */
+	for (i = 0; i < w->chain->nr_links; i++) {
+		if (w->open[i].ret) {
+			*w->err = w->open[i].err;
+			return w->open[i].ret;
+		}
+	}
+	return 0;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Merging
+ * ---------------------------------------------------------------------------
+ */
+
+/*
+ * Merges links [@lo, @hi) into the list of @lo, by halves: an extent is copied
+ * as often as the depth has binary digits.
+ */
+static int merge(struct walk *w, size_t lo, size_t hi)
+{
+	size_t mid = lo + (hi - lo) / 2, i;
+	uint64_t limit = UINT64_MAX;
+	int ret;
+
+	if (hi - lo == 1)
+		return 0;
+	ret = merge(w, lo, mid);
+	if (!ret)
+		ret = merge(w, mid, hi);
+	if (ret)
+		return ret;
+	/* A smaller link hides what is below its end. */
+	for (i = lo; i < mid; i++)
+		if (w->chain->links[i].virtual_size / 512 < limit)
+			limit = w->chain->links[i].virtual_size / 512;
+	ret = qc2_extents_underlay(&w->open[lo].list, &w->open[mid].list, limit);
+	qc2_extents_free(&w->open[mid].list);
+	if (ret)
+		return qc2_fail(w->err, -ret, ret == -E2BIG ?
+			"%s: the chain down to here has too many pieces" :
+			"%s: out of memory", w->chain->links[hi - 1].url);
+	return 0;
 }
 
 /* Each part with its NUL, so that no two chains read the same. */
@@ -284,7 +389,7 @@ static int finish(struct walk *w)
 	if (!chain->links[0].virtual_size)
 		return qc2_fail(w->err, EINVAL,
 			"%s: the disk has a size of 0", chain->links[0].url);
-	chain->index = qc2_index_build(&w->merged,
+	chain->index = qc2_index_build(&w->open[0].list,
 				       chain->links[0].virtual_size / 512);
 	if (!chain->index)
 		return qc2_fail(w->err, ENOMEM, "out of memory");
@@ -297,6 +402,23 @@ static int finish(struct walk *w)
 	return make_id(chain, w->err);
 }
 
+static int walk(struct walk *w)
+{
+	int ret = 0;
+
+	while (!ret && w->next.url) {
+		if (w->chain->nr_links)
+			ret = check_next(w);
+		if (!ret)
+			ret = open_link(w);
+	}
+	if (!ret)
+		ret = read_links(w);
+	if (!ret)
+		ret = merge(w, 0, w->chain->nr_links);
+	return ret ? ret : finish(w);
+}
+
 int qc2_chain_open(struct qc2_opener *opener, const char *url,
 		   const struct qc2_chain_limits *limits,
 		   struct qc2_chain **chain, struct qc2_err *err)
@@ -304,9 +426,9 @@ int qc2_chain_open(struct qc2_opener *opener, const char *url,
 	struct walk w = {
 		.opener = opener,
 		.limits = limits,
-		.limit = UINT64_MAX,
 		.err = err,
 	};
+	size_t i;
 	int ret;
 
 	ret = qc2_url_top(url, &w.next, err);
@@ -314,21 +436,18 @@ int qc2_chain_open(struct qc2_opener *opener, const char *url,
 		return ret;
 	w.chain = calloc(1, sizeof(*w.chain));
 	if (!w.chain) {
-		ret = qc2_fail(err, ENOMEM, "out of memory");
-	} else {
-		w.chain->snapshot = w.next.snapshot;
-		w.next.snapshot = NULL;
+		qc2_top_free(&w.next);
+		return qc2_fail(err, ENOMEM, "out of memory");
 	}
-	while (!ret && w.next.url) {
-		if (w.chain->nr_links)
-			ret = check_next(&w);
-		if (!ret)
-			ret = add_link(&w);
-	}
-	if (!ret)
-		ret = finish(&w);
+	w.chain->snapshot = w.next.snapshot;
+	w.next.snapshot = NULL;
+	ret = walk(&w);
 	qc2_top_free(&w.next);
-	qc2_extents_free(&w.merged);
+	for (i = 0; w.open && i < w.chain->nr_links; i++) {
+		close_link(&w.open[i]);
+		qc2_extents_free(&w.open[i].list);
+	}
+	free(w.open);
 	if (ret) {
 		qc2_chain_free(w.chain);
 		return ret;

@@ -89,13 +89,29 @@ int qcow2_fail_truncated(const struct qc2_qcow2 *img, struct qc2_err *err,
 		url_of(img), what, offset, len, img->src->size);
 }
 
+const uint8_t *qcow2_peek(const struct qc2_qcow2 *img, uint64_t offset,
+			  size_t len)
+{
+	uint64_t at = offset - img->tables_offset;
+
+	if (len <= img->head_len && offset <= img->head_len - len)
+		return img->head + offset;
+	if (offset >= img->tables_offset && len <= img->tables_len &&
+	    at <= img->tables_len - len)
+		return img->tables + at;
+	return NULL;
+}
+
 int qcow2_read(struct qc2_qcow2 *img, const char *what, uint64_t offset,
 	       void *buf, size_t len, struct qc2_err *err)
 {
+	const uint8_t *data;
+
 	if (len > img->src->size || offset > img->src->size - len)
 		return qcow2_fail_truncated(img, err, what, offset, len);
-	if (offset + len <= img->head_len) {
-		memcpy(buf, img->head + offset, len);
+	data = qcow2_peek(img, offset, len);
+	if (data) {
+		memcpy(buf, data, len);
 		return 0;
 	}
 	return img->src->ops->read(img->src, offset, buf, len, err);
@@ -409,6 +425,7 @@ void qc2_qcow2_close(struct qc2_qcow2 *img)
 	if (!img)
 		return;
 	free(img->head);
+	free(img->tables);
 	free(img->backing_name);
 	free(img->data_name);
 	free(img);

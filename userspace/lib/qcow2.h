@@ -31,6 +31,10 @@ struct qc2_qcow2 {
 	struct qc2_source *src;		/* the caller's */
 	uint8_t *head;			/* the first bytes of the object */
 	size_t head_len;
+	/* While it is listed: the L1 table and what lies behind it, or NULL. */
+	uint8_t *tables;
+	uint64_t tables_offset;
+	size_t tables_len;
 	unsigned int version;		/* 2 or 3 */
 	unsigned int cluster_bits;	/* 9 to 21 */
 	uint64_t virtual_size;		/* bytes, a multiple of 512 */

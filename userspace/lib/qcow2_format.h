@@ -44,7 +44,11 @@ static inline uint64_t qcow2_l1_needed(const struct qc2_qcow2 *img,
 int qcow2_fail_truncated(const struct qc2_qcow2 *img, struct qc2_err *err,
 			 const char *what, uint64_t offset, uint64_t len);
 
-/* Reads metadata; what the head holds is not asked for again. */
+/* Bytes that were read before, or NULL. */
+const uint8_t *qcow2_peek(const struct qc2_qcow2 *img, uint64_t offset,
+			  size_t len);
+
+/* Reads metadata; what was read before is not asked for again. */
 int qcow2_read(struct qc2_qcow2 *img, const char *what, uint64_t offset,
 	       void *buf, size_t len, struct qc2_err *err);
 

@@ -16,6 +16,8 @@
 /* One read of several L2 tables. */
 #define MAX_READ		(2 << 20)
 #define MAX_GAP			(64 << 10)
+/* What is read with a small L1 table. */
+#define MAX_SPECULATION		(128 << 10)
 
 static const char *url_of(const struct qc2_qcow2 *img)
 {
@@ -241,6 +243,36 @@ static int cmp_table(const void *a, const void *b)
 	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+/*
+ * Reads the L1 table with the cluster behind it, in which qemu-img has the first
+ * L2 table.
+ */
+static int read_l1(struct walk *w, uint64_t l1_len)
+{
+	uint64_t size = qcow2_cluster_size(w->img), start, end;
+	struct qc2_qcow2 *img = w->img;
+	int ret;
+
+	start = img->l1_offset;
+	if (qcow2_peek(img, start, l1_len))
+		return 0;
+	end = start + ((l1_len + size - 1) & ~(size - 1)) + size;
+	if (end - start > MAX_SPECULATION)
+		end = start + (l1_len > MAX_SPECULATION ? l1_len : MAX_SPECULATION);
+	if (end > img->src->size)
+		end = img->src->size;
+	img->tables = malloc(end - start);
+	if (!img->tables)
+		return qc2_fail(w->err, ENOMEM, "out of memory");
+	ret = img->src->ops->read(img->src, start, img->tables, end - start,
+				  w->err);
+	if (!ret) {
+		img->tables_offset = start;
+		img->tables_len = end - start;
+	}
+	return ret;
+}
+
 /* Reads the L1 table and lists the L2 tables in the order of the file. */
 static int find_tables(struct walk *w)
 {
@@ -255,8 +287,10 @@ static int find_tables(struct walk *w)
 	l1 = malloc(nr * sizeof(*l1));
 	if (!l1)
 		return qc2_fail(w->err, ENOMEM, "out of memory");
-	ret = qcow2_read(img, "L1 table", img->l1_offset, l1, nr * sizeof(*l1),
-			 w->err);
+	ret = read_l1(w, nr * sizeof(*l1));
+	if (!ret)
+		ret = qcow2_read(img, "L1 table", img->l1_offset, l1,
+				 nr * sizeof(*l1), w->err);
 	if (ret)
 		goto out;
 	for (i = 0; i < nr; i++)
@@ -316,6 +350,7 @@ static size_t group_len(const struct walk *w, size_t first)
 static int walk_tables(struct walk *w)
 {
 	uint64_t size = qcow2_cluster_size(w->img), start, len;
+	const uint8_t *known;
 	uint8_t *buf = NULL;
 	size_t i, nr;
 	int ret = 0;
@@ -323,9 +358,9 @@ static int walk_tables(struct walk *w)
 	for (i = 0; i < w->nr_tables && !ret; i += nr) {
 		start = w->tables[i].offset;
 		nr = 1;
-		if (start + size <= w->img->head_len) {
-			ret = walk_table(w, &w->tables[i],
-					 w->img->head + start);
+		known = qcow2_peek(w->img, start, size);
+		if (known) {
+			ret = walk_table(w, &w->tables[i], known);
 			continue;
 		}
 		if (!buf)
@@ -364,6 +399,9 @@ int qc2_qcow2_extents(struct qc2_qcow2 *img, uint32_t data, uint64_t data_size,
 	if (!ret)
 		ret = walk_tables(&w);
 	free(w.tables);
+	free(img->tables);
+	img->tables = NULL;
+	img->tables_len = 0;
 	*packed = w.packed;
 	if (ret)
 		return ret;

@@ -2,7 +2,8 @@
 /*
  * What the image code reads from: an object of known size, pinned to one
  * version.  The stores (HTTP, files) implement it; unit tests use files and
- * memory.  Reads are synchronous; a source is used by one thread at a time.
+ * memory.  Reads are synchronous.  A source is used by one thread at a time, but
+ * several sources of one opener may be in use at once.
  */
 #ifndef QC2_SOURCE_H
 #define QC2_SOURCE_H
@@ -13,11 +14,10 @@
 #include "err.h"
 
 /*
- * What opening a source reads of it at once, in bytes: with the layout and the
- * clusters of 64 KiB that qemu-img makes, the header, the refcounts, the L1
- * table and the first L2 table.
+ * What opening a source reads of it at once, in bytes: the header, with all that
+ * lies in the same cluster, and all tables of a small image.
  */
-#define QC2_HEAD_BYTES		(320 << 10)
+#define QC2_HEAD_BYTES		(16 << 10)
 
 struct qc2_source;
 

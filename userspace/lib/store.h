@@ -139,7 +139,7 @@ struct qc2_opener *qc2_store_opener(struct qc2_store *store);
 /* From any thread: what is running or comes later fails with -ECANCELED. */
 void qc2_store_cancel(struct qc2_store *store);
 
-/* Requests sent and bytes received so far; from the store's own thread. */
+/* Requests sent and bytes received so far; when nothing is being read. */
 void qc2_store_stats(const struct qc2_store *store, uint64_t *requests,
 		     uint64_t *bytes);
 

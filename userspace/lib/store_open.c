@@ -3,10 +3,14 @@
  * The synchronous reader: opens objects and reads their metadata.
  *
  * Opening an object is one GET of its first bytes, whose answer also names
- * size and version; reads within these bytes need no further request.  All of
- * it belongs to the thread of the opener, but for the flag "canceled".
+ * size and version; reads within these bytes need no further request.
+ *
+ * Several threads may read at once, each over a connection of its own: a store
+ * has as many handles as were ever in use together.  @lock protects the list of
+ * idle ones and the counters.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +26,10 @@
 struct qc2_store {
 	struct qc2_opener opener;
 	const struct qc2_store_config *cfg;
-	CURL *easy;
 	atomic_bool canceled;
+	pthread_mutex_t lock;
+	CURL **idle;			/* stack */
+	size_t nr_idle, nr_handles;	/* of the latter, there is room in @idle */
 	uint64_t requests;
 	uint64_t bytes;
 };
@@ -74,24 +80,54 @@ static void sleep_ms(struct qc2_store *store, unsigned int ms)
 		nanosleep(&ts, NULL);
 }
 
+/* An idle handle, with its connections, or a new one; NULL: out of memory. */
+static CURL *take_handle(struct qc2_store *store)
+{
+	CURL **idle, *easy = NULL;
+
+	pthread_mutex_lock(&store->lock);
+	store->requests++;
+	if (store->nr_idle) {
+		easy = store->idle[--store->nr_idle];
+	} else {
+		idle = reallocarray(store->idle, store->nr_handles + 1, sizeof(*idle));
+		if (idle) {
+			store->idle = idle;
+			easy = curl_easy_init();
+			store->nr_handles += !!easy;
+		}
+	}
+	pthread_mutex_unlock(&store->lock);
+	return easy;
+}
+
+static void put_handle(struct qc2_store *store, CURL *easy, uint64_t bytes)
+{
+	pthread_mutex_lock(&store->lock);
+	store->bytes += bytes;
+	store->idle[store->nr_idle++] = easy;
+	pthread_mutex_unlock(&store->lock);
+}
+
 static int try_get(struct qc2_store *store, struct qc2_get *get,
 		   struct qc2_err *err)
 {
-	CURLcode code;
+	CURL *easy;
 	int ret;
 
 	if (atomic_load(&store->canceled))
 		return qc2_fail(err, ECANCELED, "%s: canceled", get->url);
-	ret = qc2_get_prepare(get, store->easy, store->cfg, err);
-	if (ret)
-		return ret;
-	curl_easy_setopt(store->easy, CURLOPT_NOPROGRESS, 0L);
-	curl_easy_setopt(store->easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-	curl_easy_setopt(store->easy, CURLOPT_XFERINFODATA, store);
-	store->requests++;
-	code = curl_easy_perform(store->easy);
-	ret = qc2_get_finish(get, code, err);
-	store->bytes += get->got;
+	easy = take_handle(store);
+	if (!easy)
+		return qc2_fail(err, ENOMEM, "%s: out of memory", get->url);
+	ret = qc2_get_prepare(get, easy, store->cfg, err);
+	if (!ret) {
+		curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+		curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+		curl_easy_setopt(easy, CURLOPT_XFERINFODATA, store);
+		ret = qc2_get_finish(get, curl_easy_perform(easy), err);
+	}
+	put_handle(store, easy, get->got);
 	return ret;
 }
 
@@ -213,11 +249,7 @@ struct qc2_store *qc2_store_new(const struct qc2_store_config *cfg)
 		return NULL;
 	store->opener.open = store_open;
 	store->cfg = cfg;
-	store->easy = curl_easy_init();
-	if (!store->easy) {
-		free(store);
-		return NULL;
-	}
+	pthread_mutex_init(&store->lock, NULL);
 	return store;
 }
 
@@ -225,7 +257,10 @@ void qc2_store_free(struct qc2_store *store)
 {
 	if (!store)
 		return;
-	curl_easy_cleanup(store->easy);
+	while (store->nr_idle)
+		curl_easy_cleanup(store->idle[--store->nr_idle]);
+	free(store->idle);
+	pthread_mutex_destroy(&store->lock);
 	free(store);
 }
 
