@@ -154,22 +154,47 @@ static int cmp_object(const void *a, const void *b, void *extents)
 	return cmp_sector(x, y);
 }
 
+/* Room for the directory; the sizes are known. */
+static int alloc_dir(struct qc2_index *idx)
+{
+	while (idx->nr_sectors >> idx->dir_shift > idx->nr_extents)
+		idx->dir_shift++;
+	idx->dir = calloc((idx->nr_sectors >> idx->dir_shift) + 2,
+			  sizeof(*idx->dir));
+	return idx->dir ? 0 : -ENOMEM;
+}
+
+static void fill_dir(struct qc2_index *idx)
+{
+	size_t nr = (idx->nr_sectors >> idx->dir_shift) + 2, d, i = 0;
+
+	for (d = 0; d < nr; d++) {
+		while (i < idx->nr_extents && ext_end(&idx->extents[i]) <=
+					      (uint64_t)d << idx->dir_shift)
+			i++;
+		idx->dir[d] = i;
+	}
+}
+
 struct qc2_index *qc2_index_build(struct qc2_extents *list, uint64_t nr_sectors)
 {
-	struct qc2_index *idx;
+	struct qc2_index *idx = calloc(1, sizeof(*idx));
 	struct qc2_extent *v;
 	size_t i, nr = 0;
 
-	for (i = 0; i < list->nr; i++)
-		nr += list->v[i].object != QC2_OBJECT_ZERO;
-	idx = calloc(1, sizeof(*idx));
 	if (!idx)
 		return NULL;
+	for (i = 0; i < list->nr; i++)
+		nr += list->v[i].object != QC2_OBJECT_ZERO;
+	idx->nr_sectors = nr_sectors;
+	idx->nr_extents = nr;
+	idx->nr_by_object = nr;
 	idx->by_object = calloc(nr ? nr : 1, sizeof(*idx->by_object));
-	if (!idx->by_object) {
-		free(idx);
+	if (!idx->by_object || alloc_dir(idx)) {
+		qc2_index_free(idx);
 		return NULL;
 	}
+
 	for (i = 0, nr = 0; i < list->nr; i++)
 		if (list->v[i].object != QC2_OBJECT_ZERO)
 			list->v[nr++] = list->v[i];
@@ -181,12 +206,10 @@ struct qc2_index *qc2_index_build(struct qc2_extents *list, uint64_t nr_sectors)
 	}
 	memset(list, 0, sizeof(*list));
 	idx->extents = v;
-	idx->nr_extents = nr;
-	idx->nr_by_object = nr;
-	idx->nr_sectors = nr_sectors;
 	for (i = 0; i < nr; i++)
 		idx->by_object[i] = i;
 	qsort_r(idx->by_object, nr, sizeof(*idx->by_object), cmp_object, v);
+	fill_dir(idx);
 	return idx;
 }
 
@@ -196,13 +219,19 @@ void qc2_index_free(struct qc2_index *idx)
 		return;
 	free(idx->extents);
 	free(idx->by_object);
+	free(idx->dir);
 	free(idx);
 }
 
 size_t qc2_index_find(const struct qc2_index *idx, uint64_t sector)
 {
-	size_t lo = 0, hi = idx->nr_extents;
+	uint64_t piece = sector >> idx->dir_shift;
+	size_t lo, hi;
 
+	if (sector >= idx->nr_sectors)
+		return idx->nr_extents;
+	lo = idx->dir[piece];
+	hi = idx->dir[piece + 1];
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
 

@@ -43,6 +43,13 @@ struct qc2_index {
 	uint32_t *by_object;		/* extents with data, by (object, offset) */
 	size_t nr_by_object;
 	uint64_t nr_sectors;		/* size of the virtual disk */
+	/*
+	 * The disk in pieces of 2^dir_shift sectors, about as many as extents:
+	 * for each one the first extent that ends after its first sector, and
+	 * nr_extents at the end.
+	 */
+	uint32_t *dir;
+	unsigned int dir_shift;
 };
 
 /* A growing list of extents, for building. */
