@@ -92,6 +92,31 @@ static void test_zstd(void **state)
 	check(QC2_COMPRESSION_ZSTD, pack_zstd);
 }
 
+/* QEMU takes a frame only if it ends with the cluster and its checksum is right. */
+static void test_zstd_frame_end(void **state)
+{
+	struct qc2_packed *packed = qc2_packed_new(BITS, QC2_COMPRESSION_ZSTD);
+	static uint8_t data[2 * SIZE], in[3 * SIZE], out[SIZE];
+	ZSTD_CCtx *ctx = ZSTD_createCCtx();
+	size_t len;
+
+	make_content(data);
+	len = pack_zstd(data, 2 * SIZE, in, sizeof(in));
+	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+	len = pack_zstd(data, SIZE + 1, in, sizeof(in));
+	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+
+	ZSTD_CCtx_setParameter(ctx, ZSTD_c_checksumFlag, 1);
+	len = ZSTD_compress2(ctx, in, sizeof(in), data, SIZE);
+	assert_int_equal(qc2_unpack(packed, in, len, out), 0);
+	assert_memory_equal(out, data, SIZE);
+	assert_int_equal(qc2_unpack(packed, in, len - 4, out), -EINVAL);
+	in[len - 1] ^= 1;
+	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+	ZSTD_freeCCtx(ctx);
+	qc2_packed_put(packed);
+}
+
 static void test_list(void **state)
 {
 	struct qc2_packed *packed = qc2_packed_new(16, QC2_COMPRESSION_ZLIB);
@@ -118,6 +143,7 @@ int main(void)
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_zlib),
 		cmocka_unit_test(test_zstd),
+		cmocka_unit_test(test_zstd_frame_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -116,7 +116,11 @@ static int unpack_deflate(const void *in, size_t in_len, void *out,
 		0 : -EINVAL;
 }
 
-/* The stream has no length of its own: what follows is not part of it. */
+/*
+ * The stream has no length of its own: what follows is not part of it.  As in
+ * QEMU a frame that goes on behind the cluster, and has not been checked wholly
+ * therefore, is damaged.
+ */
 static int unpack_zstd(const void *in, size_t in_len, void *out, size_t out_len)
 {
 	ZSTD_inBuffer input = { .src = in, .size = in_len };
@@ -132,7 +136,7 @@ static int unpack_zstd(const void *in, size_t in_len, void *out, size_t out_len)
 	} while (!ZSTD_isError(ret) && output.pos < output.size &&
 		 input.pos + output.pos > before);
 	ZSTD_freeDCtx(ctx);
-	return ZSTD_isError(ret) || output.pos < output.size ? -EINVAL : 0;
+	return ret || output.pos < output.size ? -EINVAL : 0;
 }
 
 int qc2_unpack(const struct qc2_packed *packed, const void *in, size_t in_len,
