@@ -57,6 +57,13 @@ for image in zlib zstd small subclusters datafile snapshots; do
 done
 check "$HTTP/d/snapshots#snapshot=before" "$T/d/content"
 
+# A compressed cluster is larger than the extension, and than what that needs.
+stop_chaind
+start_chaind "[store]" connections=1 extension=64K
+check "$HTTP/d/zstd" "$T/d/content"
+stop_chaind
+start_chaind "[store]"
+
 # entry OFFSET - a big-endian entry of a table of the image "damaged"
 entry() { echo $((0x$(od -A n -t x8 --endian=big -j "$1" -N 8 "$T/d/damaged" | tr -d ' '))); }
 

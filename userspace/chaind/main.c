@@ -30,7 +30,11 @@
 #include "miss.h"
 
 #define OPEN_THREADS	4
-/* Buffers: for all fetches running, and as many being written, within this. */
+/*
+ * Buffers: for all fetches running, and as many being written, within this; and
+ * for the largest fetch at least, which would wait for ever with fewer.  It can
+ * be larger than the extension: compressed clusters are fetched as a whole.
+ */
 #define MAX_BUFS	1024
 
 #ifndef PR_SET_IO_FLUSHER
@@ -142,6 +146,8 @@ static unsigned int count_bufs(void)
 	if (blocks > FETCH_MAX_BLOCKS)
 		blocks = FETCH_MAX_BLOCKS;
 	nr = 2ULL * chaind.cfg.connections * blocks;
+	if (nr < FETCH_MAX_BLOCKS)
+		nr = FETCH_MAX_BLOCKS;
 	return nr > MAX_BUFS ? MAX_BUFS : nr;
 }
 
