@@ -117,6 +117,30 @@ int qcow2_read(struct qc2_qcow2 *img, const char *what, uint64_t offset,
 	return img->src->ops->read(img->src, offset, buf, len, err);
 }
 
+int qcow2_read_ahead(struct qc2_qcow2 *img, uint64_t offset, uint64_t len,
+		     struct qc2_err *err)
+{
+	uint64_t size = img->src->size;
+	int ret;
+
+	free(img->tables);
+	img->tables = NULL;
+	img->tables_len = 0;
+	if (offset >= size)
+		return 0;
+	if (len > size - offset)
+		len = size - offset;
+	img->tables = malloc(len);
+	if (!img->tables)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	ret = img->src->ops->read(img->src, offset, img->tables, len, err);
+	if (!ret) {
+		img->tables_offset = offset;
+		img->tables_len = len;
+	}
+	return ret;
+}
+
 /* Extensions lie between the header and the backing file name. */
 static int parse_extensions(struct qc2_qcow2 *img, uint64_t offset,
 			    uint64_t end, struct extensions *exts,

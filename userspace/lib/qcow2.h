@@ -31,7 +31,10 @@ struct qc2_qcow2 {
 	struct qc2_source *src;		/* the caller's */
 	uint8_t *head;			/* the first bytes of the object */
 	size_t head_len;
-	/* While it is listed: the L1 table and what lies behind it, or NULL. */
+	/*
+	 * Metadata that was read ahead, or NULL: part of the snapshot table;
+	 * while the image is listed, the L1 table and what lies behind it.
+	 */
 	uint8_t *tables;
 	uint64_t tables_offset;
 	size_t tables_len;

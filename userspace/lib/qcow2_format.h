@@ -53,6 +53,13 @@ int qcow2_read(struct qc2_qcow2 *img, const char *what, uint64_t offset,
 	       void *buf, size_t len, struct qc2_err *err);
 
 /*
+ * Reads metadata, as far as the file has it, for qcow2_peek(), in the place of
+ * what this function read before.
+ */
+int qcow2_read_ahead(struct qc2_qcow2 *img, uint64_t offset, uint64_t len,
+		     struct qc2_err *err);
+
+/*
  * Checks size and place of an L1 table, and makes it the one to be listed.
  * @virtual_size is a multiple of 512.
  */

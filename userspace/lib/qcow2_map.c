@@ -251,7 +251,6 @@ static int read_l1(struct walk *w, uint64_t l1_len)
 {
 	uint64_t size = qcow2_cluster_size(w->img), start, end;
 	struct qc2_qcow2 *img = w->img;
-	int ret;
 
 	start = img->l1_offset;
 	if (qcow2_peek(img, start, l1_len))
@@ -259,18 +258,7 @@ static int read_l1(struct walk *w, uint64_t l1_len)
 	end = start + ((l1_len + size - 1) & ~(size - 1)) + size;
 	if (end - start > MAX_SPECULATION)
 		end = start + (l1_len > MAX_SPECULATION ? l1_len : MAX_SPECULATION);
-	if (end > img->src->size)
-		end = img->src->size;
-	img->tables = malloc(end - start);
-	if (!img->tables)
-		return qc2_fail(w->err, ENOMEM, "out of memory");
-	ret = img->src->ops->read(img->src, start, img->tables, end - start,
-				  w->err);
-	if (!ret) {
-		img->tables_offset = start;
-		img->tables_len = end - start;
-	}
-	return ret;
+	return qcow2_read_ahead(img, start, end - start, w->err);
 }
 
 /* Reads the L1 table and lists the L2 tables in the order of the file. */

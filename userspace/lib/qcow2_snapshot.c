@@ -16,6 +16,10 @@
 #define MAX_SNAPSHOTS		65536
 #define MAX_EXTRA_DATA		1024
 
+/* The table is read in pieces of this size; most entries are far smaller. */
+#define READ_AHEAD		(128 << 10)
+#define USUAL_ENTRY		4096
+
 struct entry {
 	uint64_t l1_offset;
 	uint32_t l1_size;
@@ -41,6 +45,16 @@ struct search {
 	uint32_t l1_size;
 };
 
+/* Has the entry at @pos in memory, if it is no larger than usual. */
+static int read_ahead(struct qc2_qcow2 *img, uint64_t pos, struct qc2_err *err)
+{
+	uint64_t left = pos < img->src->size ? img->src->size - pos : 0;
+
+	if (qcow2_peek(img, pos, left < USUAL_ENTRY ? left : USUAL_ENTRY))
+		return 0;
+	return qcow2_read_ahead(img, pos, READ_AHEAD, err);
+}
+
 /* Looks at the entry at *@offset and moves that behind it. */
 static int read_entry(struct qc2_qcow2 *img, uint64_t *offset,
 		      struct search *search, struct qc2_err *err)
@@ -52,7 +66,10 @@ static int read_entry(struct qc2_qcow2 *img, uint64_t *offset,
 	char *text;
 	int ret, found = FOUND_NONE;
 
-	ret = qcow2_read(img, "snapshot table", pos, &entry, sizeof(entry), err);
+	ret = read_ahead(img, pos, err);
+	if (!ret)
+		ret = qcow2_read(img, "snapshot table", pos, &entry,
+				 sizeof(entry), err);
 	if (ret)
 		return ret;
 	pos += sizeof(entry);
