@@ -66,7 +66,7 @@ void qc2_qcow2_close(struct qc2_qcow2 *img);
 
 /**
  * qc2_qcow2_snapshot() - list an internal snapshot instead of the image itself
- * @name: its name, or its id if none has that name
+ * @name: its id, or its name if none has that id, as in QEMU
  *
  * Sets @img->virtual_size to that of the snapshot.
  *

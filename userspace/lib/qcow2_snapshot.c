@@ -37,10 +37,10 @@ struct extra {
 	uint64_t disk_size;
 } __attribute__((packed));
 
-/* What is looked for, and the best that was found. */
+/* What is looked for, and the best that was found.  As in QEMU an id counts first. */
 struct search {
 	const char *name;
-	enum { FOUND_NONE, FOUND_ID, FOUND_NAME } found;
+	enum { FOUND_NONE, FOUND_NAME, FOUND_ID } found;
 	uint64_t l1_offset, disk_size;
 	uint32_t l1_size;
 };
@@ -96,12 +96,12 @@ static int read_entry(struct qc2_qcow2 *img, uint64_t *offset,
 		qcow2_read(img, "snapshot table", pos, text, id_len + name_len,
 			   err) : 0;
 	if (!ret) {
-		if (strlen(search->name) == name_len &&
-		    !memcmp(text + id_len, search->name, name_len))
-			found = FOUND_NAME;
-		else if (strlen(search->name) == id_len &&
-			 !memcmp(text, search->name, id_len))
+		if (strlen(search->name) == id_len &&
+		    !memcmp(text, search->name, id_len))
 			found = FOUND_ID;
+		else if (strlen(search->name) == name_len &&
+			 !memcmp(text + id_len, search->name, name_len))
+			found = FOUND_NAME;
 	}
 	free(text);
 	if (ret)
@@ -133,7 +133,7 @@ int qc2_qcow2_snapshot(struct qc2_qcow2 *img, const char *name,
 		return qc2_fail(err, EINVAL,
 			"%s: the offset of the snapshot table, %" PRIu64 ", is not a multiple of the cluster size",
 			img->src->url, offset);
-	for (i = 0; i < img->nr_snapshots && search.found != FOUND_NAME; i++) {
+	for (i = 0; i < img->nr_snapshots && search.found != FOUND_ID; i++) {
 		ret = read_entry(img, &offset, &search, err);
 		if (ret)
 			return ret;
