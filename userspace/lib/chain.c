@@ -2,10 +2,11 @@
 /*
  * Opening a chain.  First the headers are read, one link after another from the
  * top to the base, because each names the next; then the tables of all links,
- * several at once; then the links are merged.
+ * several at once, and merged on the way.
  *
  * The thread that opens a chain owns the walk.  While it waits for the readers,
- * each of these owns the link it took, and nothing else changes.  A finished
+ * each of these owns the link it took, and the list of a half that it was the
+ * second to finish; nothing else changes.  A finished
  * chain never changes.
  */
 #include <errno.h>
@@ -31,7 +32,8 @@ struct opening {
 	struct qc2_source *src;
 	struct qc2_qcow2 *img;		/* NULL: a raw image */
 	struct qc2_extents list;
-	int ret;			/* of reading its tables */
+	atomic_uint halves;		/* finished ones of those that meet here */
+	int ret;			/* of reading and merging */
 	struct qc2_err err;
 };
 
@@ -208,6 +210,68 @@ static int check_next(struct walk *w)
 
 /*
  * ---------------------------------------------------------------------------
+ * Merging
+ * ---------------------------------------------------------------------------
+ */
+
+/* Merges links [@mid, @hi) below links [@lo, @mid); each is one list by now. */
+static int merge(struct walk *w, size_t lo, size_t mid, size_t hi,
+		 struct qc2_err *err)
+{
+	uint64_t limit = UINT64_MAX;
+	size_t i;
+	int ret;
+
+	/* A smaller link hides what is below its end. */
+	for (i = lo; i < mid; i++)
+		if (w->chain->links[i].virtual_size / 512 < limit)
+			limit = w->chain->links[i].virtual_size / 512;
+	ret = qc2_extents_underlay(&w->open[lo].list, &w->open[mid].list, limit);
+	qc2_extents_free(&w->open[mid].list);
+	if (ret)
+		return qc2_fail(err, -ret, ret == -E2BIG ?
+			"%s: the chain down to here has too many pieces" :
+			"%s: out of memory", w->chain->links[hi - 1].url);
+	return 0;
+}
+
+/*
+ * The list of link @i is finished: merges it with its neighbour's, that with the
+ * neighbouring two's, and so on, as far as these are finished; whoever finishes
+ * the other half goes on.  So an extent is copied as often as the depth has
+ * binary digits, and what is hidden does not stay until the last link was read.
+ */
+static int merge_finished(struct walk *w, size_t i, struct qc2_err *err)
+{
+	size_t len, lo, mid;
+	int ret = 0;
+
+	for (len = 1; !ret; len *= 2) {
+		lo = i & ~(2 * len - 1);
+		mid = lo + len;
+		if (mid + len > w->chain->nr_links ||
+		    !atomic_fetch_add(&w->open[mid].halves, 1))
+			break;
+		ret = merge(w, lo, mid, mid + len, err);
+	}
+	return ret;
+}
+
+/* What is left: one list for each binary digit of the depth, the longest first. */
+static int merge_rest(struct walk *w)
+{
+	size_t nr = w->chain->nr_links, lo, mid;
+	int ret = 0;
+
+	for (mid = nr & (nr - 1); mid && !ret; mid = lo) {
+		lo = mid & (mid - 1);
+		ret = merge(w, lo, mid, nr, w->err);
+	}
+	return ret;
+}
+
+/*
+ * ---------------------------------------------------------------------------
  * Tables
  * ---------------------------------------------------------------------------
  */
@@ -265,15 +329,19 @@ static void *reader(void *arg)
 {
 	struct walk *w = arg;
 	size_t i;
+	int ret;
 
 	while (!atomic_load(&w->failed)) {
 		i = atomic_fetch_add(&w->unread, 1);
 		if (i >= w->chain->nr_links)
 			break;
-		w->open[i].ret = read_link(w, i);
-		if (w->open[i].ret)
-			atomic_store(&w->failed, true);
+		ret = read_link(w, i);
 		close_link(&w->open[i]);
+		if (!ret)
+			ret = merge_finished(w, i, &w->open[i].err);
+		if (ret)
+			atomic_store(&w->failed, true);
+		w->open[i].ret = ret;
 	}
 	return NULL;
 }
@@ -302,39 +370,9 @@ static int read_links(struct walk *w)
 
 /*
  * ---------------------------------------------------------------------------
- * Merging
+ * The whole
  * ---------------------------------------------------------------------------
  */
-
-/*
- * Merges links [@lo, @hi) into the list of @lo, by halves: an extent is copied
- * as often as the depth has binary digits.
- */
-static int merge(struct walk *w, size_t lo, size_t hi)
-{
-	size_t mid = lo + (hi - lo) / 2, i;
-	uint64_t limit = UINT64_MAX;
-	int ret;
-
-	if (hi - lo == 1)
-		return 0;
-	ret = merge(w, lo, mid);
-	if (!ret)
-		ret = merge(w, mid, hi);
-	if (ret)
-		return ret;
-	/* A smaller link hides what is below its end. */
-	for (i = lo; i < mid; i++)
-		if (w->chain->links[i].virtual_size / 512 < limit)
-			limit = w->chain->links[i].virtual_size / 512;
-	ret = qc2_extents_underlay(&w->open[lo].list, &w->open[mid].list, limit);
-	qc2_extents_free(&w->open[mid].list);
-	if (ret)
-		return qc2_fail(w->err, -ret, ret == -E2BIG ?
-			"%s: the chain down to here has too many pieces" :
-			"%s: out of memory", w->chain->links[hi - 1].url);
-	return 0;
-}
 
 /* Each part with its NUL, so that no two chains read the same. */
 static int digest_object(EVP_MD_CTX *md, const char *url, const char *format,
@@ -415,7 +453,7 @@ static int walk(struct walk *w)
 	if (!ret)
 		ret = read_links(w);
 	if (!ret)
-		ret = merge(w, 0, w->chain->nr_links);
+		ret = merge_rest(w);
 	return ret ? ret : finish(w);
 }
 
