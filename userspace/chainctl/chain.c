@@ -68,20 +68,30 @@ static int store_len(const char *url)
  * ---------------------------------------------------------------------------
  */
 
+/* A server may send an ETag that is not UTF-8. */
+static json_t *version_json(const char *version)
+{
+	json_t *value = json_string(version);
+	char copy[512];
+
+	return value ? value : json_string(qc2_printable(version, strlen(version), copy,
+							 sizeof(copy)));
+}
+
 static json_t *link_json(const struct qc2_link *link)
 {
 	json_t *data = json_null();
 
 	if (link->data_url)
-		data = json_pack("{ss sI ss}", "url", link->data_url,
+		data = json_pack("{ss sI so}", "url", link->data_url,
 				 "size", (json_int_t)link->data_size,
-				 "version", link->data_version);
-	return json_pack("{ss ss ss% sI ss sI sI sI so}",
+				 "version", version_json(link->data_version));
+	return json_pack("{ss ss ss% sI so sI sI sI so}",
 			 "url", link->url,
 			 "format", link->cluster_size ? "qcow2" : "raw",
 			 "store", link->url, (size_t)store_len(link->url),
 			 "size", (json_int_t)link->size,
-			 "version", link->version,
+			 "version", version_json(link->version),
 			 "virtual_size", (json_int_t)link->virtual_size,
 			 "cluster_size", (json_int_t)link->cluster_size,
 			 "live_bytes", (json_int_t)link->live_sectors * 512,
