@@ -271,6 +271,19 @@ static int show_map(struct ctl *ctl, const struct qc2_chain *chain, const char *
 				  (json_int_t)size, "extents", pieces), err);
 }
 
+/* A disk goes on with the images that it was started with. */
+static int check_same(const struct qc2_chain *chain, const json_t *disk, struct qc2_err *err)
+{
+	char id[CHAIN_ID_HEX_LEN + 1];
+
+	out_chain_id(id, chain->id);
+	if (!*client_str(disk, "chain_id") || !strcmp(client_str(disk, "chain_id"), id))
+		return 0;
+	return qc2_fail(err, ESTALE,
+			"%s: the image or one below it was changed since the disk was started",
+			client_str(disk, "url"));
+}
+
 int chain_map(struct ctl *ctl, struct qc2_err *err)
 {
 	const char *url = ctl->arg[0];
@@ -286,7 +299,9 @@ int chain_map(struct ctl *ctl, struct qc2_err *err)
 	}
 	ret = open_chain(ctl, url, &chain, err);
 	if (!ret) {
-		ret = show_map(ctl, chain, url, err);
+		ret = disk ? check_same(chain, disk, err) : 0;
+		if (!ret)
+			ret = show_map(ctl, chain, url, err);
 		qc2_chain_free(chain);
 	}
 	json_decref(disk);
