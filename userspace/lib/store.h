@@ -8,8 +8,8 @@
  * synchronous reader below, the daemon's event loop) has the same checks.
  *
  * struct qc2_store is the synchronous reader: it opens objects for the image
- * code.  An opener and all sources it opened belong to one thread; only
- * qc2_store_cancel() may be called from another.
+ * code.  A source belongs to one thread, but several may be read at once; and
+ * qc2_store_cancel() may be called from any thread.
  *
  * An object is pinned to the version seen when it was opened: its ETag, else
  * its Last-Modified; size and modification time of a file.  Every later
