@@ -187,19 +187,29 @@ static unsigned int plan_blocks(struct disk *disk, uint32_t object,
 
 /*
  * A compressed cluster is unpacked as a whole: a fetch begins with the first
- * block of it, if that is not here.
+ * block of it and ends with the last one of a cluster, as far as they are not
+ * here; otherwise it would be fetched and unpacked for each of its blocks.
  */
-static uint32_t first_block(struct disk *disk, struct object *obj,
-			    uint32_t wanted)
+static void whole_clusters(struct disk *disk, struct object *obj,
+			   uint32_t wanted, uint32_t *first, uint32_t *end)
 {
 	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
-	uint32_t first = wanted;
+	uint32_t blocks, start, stop;
 
-	if (1ULL << bits > QC2_BLOCK_BYTES)
-		first -= wanted % ((1U << bits) / QC2_BLOCK_BYTES);
-	while (wanted > first && is_missing(disk, obj, wanted - 1))
-		wanted--;
-	return wanted;
+	if (1ULL << bits <= QC2_BLOCK_BYTES)
+		return;
+	blocks = (1U << bits) / QC2_BLOCK_BYTES;
+	start = wanted - wanted % blocks;
+	stop = start + blocks;
+	while (*first > start && is_missing(disk, obj, *first - 1))
+		--*first;
+	if (*end > *first + FETCH_MAX_BLOCKS)
+		*end = *first + FETCH_MAX_BLOCKS;
+	if (*end > stop && *end < object_nr_blocks(obj))
+		*end -= *end % blocks;
+	while (*end < stop && *end < object_nr_blocks(obj) &&
+	       is_missing(disk, obj, *end))
+		++*end;
 }
 
 /* Returns the block that is wanted, or NULL. */
@@ -207,16 +217,12 @@ static struct block *fetch_from(struct disk *disk, const struct piece *piece)
 {
 	struct block *blocks[FETCH_MAX_BLOCKS];
 	struct object *obj = disk->objects[piece->object];
-	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES;
-	uint32_t first = first_block(disk, obj, wanted);
-	unsigned int want = wanted - first +
-			    plan_blocks(disk, piece->object, piece->offset);
+	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES, first = wanted;
+	uint32_t end = wanted + plan_blocks(disk, piece->object, piece->offset);
 	unsigned int nr;
 
-	if (want > FETCH_MAX_BLOCKS)
-		want = FETCH_MAX_BLOCKS;
-
-	for (nr = 0; nr < want; nr++) {
+	whole_clusters(disk, obj, wanted, &first, &end);
+	for (nr = 0; nr < end - first; nr++) {
 		blocks[nr] = block_new(obj, first + nr);
 		if (!blocks[nr])
 			break;
