@@ -420,10 +420,11 @@ static int compare_ranges(const void *a, const void *b)
 
 static void join_ranges(struct reader *r)
 {
-	struct qc2_tip_range *to = r->ranges, *from = to, *end = to + r->nr_ranges;
+	struct qc2_tip_range *to = r->ranges, *from = to, *end;
 
 	if (!r->nr_ranges)
 		return;
+	end = to + r->nr_ranges;
 	qsort(to, r->nr_ranges, sizeof(*to), compare_ranges);
 	for (; ++from < end;) {
 		uint64_t to_end = to->sector + to->nr_sectors;
@@ -456,7 +457,7 @@ static int read_journal(struct reader *r, struct qc2_tip_journal *buf, size_t ma
 		for (i = 0; i < n; i++) {
 			enum qc2_tip_journal_state state = journal_state(&buf[i], info->tip_id);
 			uint64_t place = info->journal_start + done + i;
-			size_t before = r->nr_ranges;
+			size_t before = r->nr_ranges, nr;
 
 			info->journal[state]++;
 			if (state == QC2_TIP_JOURNAL_VALID) {
@@ -464,9 +465,10 @@ static int read_journal(struct reader *r, struct qc2_tip_journal *buf, size_t ma
 				if (ret)
 					return ret;
 			}
+			nr = r->nr_ranges - before;
 			if (r->visitor && r->visitor->journal && state != QC2_TIP_JOURNAL_EMPTY)
 				r->visitor->journal(r->visitor->arg, place, state,
-						    r->ranges + before, r->nr_ranges - before);
+						    nr ? r->ranges + before : NULL, nr);
 		}
 	}
 	join_ranges(r);
