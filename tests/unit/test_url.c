@@ -150,6 +150,10 @@ static void test_too_long(void **state)
 	url[20000] = '\0';
 	memcpy(url, "http://h/", 9);
 	top_fails(url, "longer than");
+	/* What is taken is so short that its canonical form is, too. */
+	memset(url + 9, '\303', 3000);
+	url[9 + 3000] = '\0';
+	top_fails(url, "when percent-encoded");
 	free(url);
 }
 

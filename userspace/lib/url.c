@@ -253,6 +253,13 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 			out = put_encoded(out, c);
 	}
 	*out = '\0';
+	/* Else the canonical form could not be read again. */
+	if (out - buf > MAX_URL) {
+		ret = qc2_fail(err, ENAMETOOLONG,
+			"%s...: URL longer than %d characters when percent-encoded",
+			shown, MAX_URL);
+		goto fail;
+	}
 	*canonical = buf;
 	return 0;
 fail:
