@@ -99,6 +99,8 @@ static void test_bad_urls(void **state)
 	top_fails("ftp://h/x", "http://");
 	top_fails("http:/h/x", "not a URL");
 	top_fails("file://host/x", "names no host");
+	top_fails("file://?x", "names no host");
+	top_fails("file://localhost?/x", "names no host");
 	top_fails("http:///x", "host");
 	top_fails("http://h", "no path");
 	top_fails("http://h/", "folder");

@@ -222,8 +222,10 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 		return qc2_fail(err, ENOMEM, "out of memory");
 	out = buf + sprintf(buf, "%s://", scheme_names[scheme]);
 	if (scheme == SCHEME_FILE) {
-		if (host_len && !(host_len == 9 &&
-				  !strncasecmp(host, "localhost", 9))) {
+		/* "?" ends a host as well: it is then no path that begins there. */
+		if (host[host_len] == '?' ||
+		    (host_len && !(host_len == 9 &&
+				   !strncasecmp(host, "localhost", 9)))) {
 			ret = qc2_fail(err, EINVAL,
 				"%s: a file URL names no host; it looks like file:///FOLDER/IMAGE",
 				shown);
