@@ -34,7 +34,7 @@ struct qc2_source_ops {
 struct qc2_source {
 	const struct qc2_source_ops *ops;
 	char *url;		/* as errors and status name it; owned */
-	uint64_t size;		/* bytes */
+	uint64_t size;		/* bytes, at most INT64_MAX */
 	char *version;		/* ETag or equivalent; never NULL; owned */
 };
 

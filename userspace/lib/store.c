@@ -91,7 +91,8 @@ static bool parse_range(const char *p, struct qc2_answer *ans)
 	return parse_number(&p, &ans->first) && *p++ == '-' &&
 	       parse_number(&p, &ans->last) && *p++ == '/' &&
 	       parse_number(&p, &ans->total) && !*p &&
-	       ans->first <= ans->last && ans->last < ans->total;
+	       ans->first <= ans->last && ans->last < ans->total &&
+	       ans->total <= INT64_MAX;
 }
 
 static size_t on_header(char *line, size_t one, size_t len, void *arg)

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The synchronous reader, and a server whose answers are made by hand. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "store.h"
+#include "testing.h"
+
+/* One thread serves one connection after another with the answers in turn. */
+struct server {
+	const char *const *answers;	/* NULL ends them */
+	int listener;
+	unsigned int connections;
+	pthread_t thread;
+	char url[64];
+};
+
+static bool read_request(int fd)
+{
+	char buf[4096];
+	size_t len = 0;
+	ssize_t n;
+
+	do {
+		n = recv(fd, buf + len, sizeof(buf) - 1 - len, 0);
+		if (n <= 0)
+			return false;
+		len += n;
+		buf[len] = '\0';
+	} while (!strstr(buf, "\r\n\r\n"));
+	return true;
+}
+
+static void *serve(void *arg)
+{
+	struct server *server = arg;
+	int fd;
+
+	while ((fd = accept(server->listener, NULL, NULL)) >= 0) {
+		server->connections++;
+		while (read_request(fd) && *server->answers) {
+			size_t len = strlen(*server->answers);
+
+			if (send(fd, *server->answers++, len, MSG_NOSIGNAL) !=
+			    (ssize_t)len)
+				break;
+		}
+		close(fd);
+	}
+	return NULL;
+}
+
+static void server_start(struct server *server, const char *const *answers)
+{
+	struct sockaddr_in addr = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(addr);
+
+	*server = (struct server){ .answers = answers };
+	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(server->listener, (void *)&addr, len), 0);
+	assert_int_equal(listen(server->listener, 8), 0);
+	assert_int_equal(getsockname(server->listener, (void *)&addr, &len), 0);
+	sprintf(server->url, "http://127.0.0.1:%u/image", ntohs(addr.sin_port));
+	assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
+}
+
+/* After the store's connections were closed. */
+static void server_stop(struct server *server)
+{
+	shutdown(server->listener, SHUT_RDWR);
+	pthread_join(server->thread, NULL);
+	close(server->listener);
+}
+
+#define HEADERS	"Content-Range: bytes 0-7/8\r\nETag: \"v1\"\r\nContent-Length: 8\r\n"
+
+static const struct qc2_store_config cfg = {
+	.connect_timeout_s = 10, .low_speed_time_s = 10,
+};
+
+static void test_keeps_connections(void **state)
+{
+	static const char *const answers[] = {
+		"HTTP/1.1 206 Partial Content\r\n" HEADERS "\r\n01234567",
+		"HTTP/1.1 206 Partial Content\r\n" HEADERS "\r\n89abcdef",
+		NULL
+	};
+	struct qc2_store *store = qc2_store_new(&cfg);
+	struct qc2_opener *opener = qc2_store_opener(store);
+	struct qc2_source *first, *second;
+	uint64_t requests, bytes;
+	struct server server;
+	struct qc2_err err;
+	char buf[8];
+
+	server_start(&server, answers);
+	assert_ok(opener->open(opener, server.url, &first, &err), err);
+	assert_ok(opener->open(opener, server.url, &second, &err), err);
+	assert_int_equal(first->size, 8);
+	assert_string_equal(first->version, "\"v1\"");
+	assert_ok(first->ops->read(first, 0, buf, 8, &err), err);
+	assert_memory_equal(buf, "01234567", 8);
+	assert_ok(second->ops->read(second, 4, buf, 4, &err), err);
+	assert_memory_equal(buf, "cdef", 4);
+	first->ops->close(first);
+	second->ops->close(second);
+	qc2_store_stats(store, &requests, &bytes);
+	assert_int_equal(requests, 2);
+	assert_int_equal(bytes, 16);
+	qc2_store_free(store);
+	server_stop(&server);
+	assert_int_equal(server.connections, 1);
+}
+
+/* The head of an object of that size. */
+static char *make_answer(unsigned long long size)
+{
+	char *text, *body = calloc(1, QC2_HEAD_BYTES + 1);
+
+	memset(body, 'x', QC2_HEAD_BYTES);
+	assert_true(asprintf(&text,
+		"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-%d/%llu\r\nETag: \"v1\"\r\nContent-Length: %d\r\n\r\n%s",
+		QC2_HEAD_BYTES - 1, size, QC2_HEAD_BYTES, body) > 0);
+	free(body);
+	return text;
+}
+
+/* Of a size with which sums of offsets would wrap around. */
+static void test_huge_object(void **state)
+{
+	char *largest = make_answer(INT64_MAX), *huge = make_answer(1ULL << 63);
+	const char *const answers[] = { largest, huge, NULL };
+	struct qc2_store *store = qc2_store_new(&cfg);
+	struct qc2_opener *opener = qc2_store_opener(store);
+	struct qc2_source *src;
+	struct server server;
+	struct qc2_err err;
+
+	server_start(&server, answers);
+	assert_ok(opener->open(opener, server.url, &src, &err), err);
+	assert_int_equal(src->size, INT64_MAX);
+	src->ops->close(src);
+	assert_int_equal(opener->open(opener, server.url, &src, &err), -EPROTO);
+	assert_in(err.msg, "Content-Range");
+	qc2_store_free(store);
+	server_stop(&server);
+	free(largest);
+	free(huge);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_keeps_connections),
+		cmocka_unit_test(test_huge_object),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
