@@ -34,7 +34,7 @@ struct fetch {
 	struct cache_span span;
 	struct fetch_stats *stats;
 	struct qc2_get get;
-	CURL *easy;
+	CURL *easy;			/* of the GET that runs or ran */
 	struct unpack *unpack;		/* of an unpacked object */
 	bool damaged[FETCH_MAX_BLOCKS];	/* blocks of it that cannot be unpacked */
 	struct job job;			/* of a file or of unpacking; its result */
@@ -435,6 +435,13 @@ static void start_transfer(struct fetch *fetch)
 		return;
 	}
 	set_get(fetch, start, len);
+	curl_easy_cleanup(fetch->easy);
+	fetch->easy = curl_easy_init();
+	if (!fetch->easy) {
+		qc2_fail(&err, ENOMEM, "%s: out of memory", obj->url);
+		transfer_done(fetch, -ENOMEM, &err);
+		return;
+	}
 	fetch->stats->requests++;
 	if (is_file(fetch)) {
 		fetch->job.run = file_run;
@@ -504,9 +511,7 @@ int fetch_start(struct fetcher *fetcher, struct block **blocks,
 		return -ENOMEM;
 	fetch->blocks = calloc(nr, sizeof(*fetch->blocks));
 	fetch->bufs = calloc(nr, sizeof(*fetch->bufs));
-	fetch->easy = curl_easy_init();
-	if (!fetch->blocks || !fetch->bufs || !fetch->easy) {
-		curl_easy_cleanup(fetch->easy);
+	if (!fetch->blocks || !fetch->bufs) {
 		free(fetch->blocks);
 		free(fetch->bufs);
 		free(fetch);

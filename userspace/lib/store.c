@@ -357,7 +357,6 @@ int qc2_get_prepare(struct qc2_get *get, CURL *easy,
 	snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, get->offset,
 		 get->offset + get->len - 1);
 
-	curl_easy_reset(easy);
 	curl_easy_setopt(easy, CURLOPT_URL, get->url);
 	curl_easy_setopt(easy, CURLOPT_RANGE, range);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, get->headers);

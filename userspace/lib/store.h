@@ -81,8 +81,9 @@ struct qc2_get {
 /**
  * qc2_get_prepare() - set up an easy handle
  * @get: with the public fields filled, the rest zeroed
- * @easy: is reset first, keeping its connections; must not move while @get
- *	is in use
+ * @easy: new for each GET; must not move while @get is in use.  In libcurl
+ *	7.88.1 one that was used before has a pointer to a header that was
+ *	freed, and a server can make libcurl write there (curl's issue 11101)
  *
  * A file's existence, kind and version are checked here already.
  * qc2_get_cleanup() is needed whatever this returns.

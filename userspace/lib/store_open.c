@@ -5,9 +5,9 @@
  * Opening an object is one GET of its first bytes, whose answer also names
  * size and version; reads within these bytes need no further request.
  *
- * Several threads may read at once, each over a connection of its own: a store
- * has as many handles as were ever in use together.  @lock protects the list of
- * idle ones and the counters.
+ * Several threads may read at once, each over connections of its own: a store
+ * has as many sets of them as were ever in use together.  @lock protects the list
+ * of idle ones and the counters.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -28,8 +28,8 @@ struct qc2_store {
 	const struct qc2_store_config *cfg;
 	atomic_bool canceled;
 	pthread_mutex_t lock;
-	CURL **idle;			/* stack */
-	size_t nr_idle, nr_handles;	/* of the latter, there is room in @idle */
+	CURLSH **idle;			/* stack of sets of connections */
+	size_t nr_idle, nr_sets;	/* of the latter, there is room in @idle */
 	uint64_t requests;
 	uint64_t bytes;
 };
@@ -80,54 +80,74 @@ static void sleep_ms(struct qc2_store *store, unsigned int ms)
 		nanosleep(&ts, NULL);
 }
 
-/* An idle handle, with its connections, or a new one; NULL: out of memory. */
-static CURL *take_handle(struct qc2_store *store)
+/* Connections, with what libcurl knows of hosts; NULL: out of memory. */
+static CURLSH *new_connections(void)
 {
-	CURL **idle, *easy = NULL;
+	CURLSH *share = curl_share_init();
+
+	if (!share)
+		return NULL;
+	curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_CONNECT);
+	curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+	curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
+	return share;
+}
+
+/* Idle ones, or new ones; NULL: out of memory. */
+static CURLSH *take_connections(struct qc2_store *store)
+{
+	CURLSH **idle, *share = NULL;
 
 	pthread_mutex_lock(&store->lock);
 	store->requests++;
 	if (store->nr_idle) {
-		easy = store->idle[--store->nr_idle];
+		share = store->idle[--store->nr_idle];
 	} else {
-		idle = reallocarray(store->idle, store->nr_handles + 1, sizeof(*idle));
+		idle = reallocarray(store->idle, store->nr_sets + 1, sizeof(*idle));
 		if (idle) {
 			store->idle = idle;
-			easy = curl_easy_init();
-			store->nr_handles += !!easy;
+			share = new_connections();
+			store->nr_sets += !!share;
 		}
 	}
 	pthread_mutex_unlock(&store->lock);
-	return easy;
+	return share;
 }
 
-static void put_handle(struct qc2_store *store, CURL *easy, uint64_t bytes)
+static void put_connections(struct qc2_store *store, CURLSH *share, uint64_t bytes)
 {
 	pthread_mutex_lock(&store->lock);
 	store->bytes += bytes;
-	store->idle[store->nr_idle++] = easy;
+	store->idle[store->nr_idle++] = share;
 	pthread_mutex_unlock(&store->lock);
 }
 
 static int try_get(struct qc2_store *store, struct qc2_get *get,
 		   struct qc2_err *err)
 {
+	CURLSH *share;
 	CURL *easy;
 	int ret;
 
 	if (atomic_load(&store->canceled))
 		return qc2_fail(err, ECANCELED, "%s: canceled", get->url);
-	easy = take_handle(store);
-	if (!easy)
+	share = take_connections(store);
+	if (!share)
 		return qc2_fail(err, ENOMEM, "%s: out of memory", get->url);
-	ret = qc2_get_prepare(get, easy, store->cfg, err);
+	easy = curl_easy_init();
+	if (easy)
+		ret = qc2_get_prepare(get, easy, store->cfg, err);
+	else
+		ret = qc2_fail(err, ENOMEM, "%s: out of memory", get->url);
 	if (!ret) {
+		curl_easy_setopt(easy, CURLOPT_SHARE, share);
 		curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
 		curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
 		curl_easy_setopt(easy, CURLOPT_XFERINFODATA, store);
 		ret = qc2_get_finish(get, curl_easy_perform(easy), err);
 	}
-	put_handle(store, easy, get->got);
+	curl_easy_cleanup(easy);
+	put_connections(store, share, get->got);
 	return ret;
 }
 
@@ -258,7 +278,7 @@ void qc2_store_free(struct qc2_store *store)
 	if (!store)
 		return;
 	while (store->nr_idle)
-		curl_easy_cleanup(store->idle[--store->nr_idle]);
+		curl_share_cleanup(store->idle[--store->nr_idle]);
 	free(store->idle);
 	pthread_mutex_destroy(&store->lock);
 	free(store);
