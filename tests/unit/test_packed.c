@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Unpacking: streams as QEMU writes them, and damaged ones. */
+#include <endian.h>
 #include <errno.h>
 
 #include <zlib.h>
@@ -106,6 +107,11 @@ static void test_zstd_frame_end(void **state)
 	len = pack_zstd(data, SIZE + 1, in, sizeof(in));
 	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
 
+	len = pack_zstd(data, SIZE / 2, in, sizeof(in));
+	len += pack_zstd(data + SIZE / 2, SIZE / 2, in + len, sizeof(in) - len);
+	assert_int_equal(qc2_unpack(packed, in, len, out), 0);
+	assert_memory_equal(out, data, SIZE);
+
 	ZSTD_CCtx_setParameter(ctx, ZSTD_c_checksumFlag, 1);
 	len = ZSTD_compress2(ctx, in, sizeof(in), data, SIZE);
 	assert_int_equal(qc2_unpack(packed, in, len, out), 0);
@@ -114,6 +120,44 @@ static void test_zstd_frame_end(void **state)
 	in[len - 1] ^= 1;
 	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
 	ZSTD_freeCCtx(ctx);
+	qc2_packed_put(packed);
+}
+
+/* A frame of one block without compression, whose header asks for a window. */
+static size_t make_frame(uint8_t *out, uint32_t magic, unsigned int window_bits,
+			 const uint8_t *data)
+{
+	magic = htole32(magic);
+	memcpy(out, &magic, 4);
+	out[4] = 0;
+	out[5] = (window_bits - 10) << 3;
+	out[6] = (SIZE << 3 | 1) & 0xff;	/* the last block */
+	out[7] = SIZE << 3 >> 8 & 0xff;
+	out[8] = SIZE << 3 >> 16;
+	memcpy(out + 9, data, SIZE);
+	return 9 + SIZE;
+}
+
+/* An image does not decide how much memory is taken, nor on code of old. */
+static void test_zstd_limits(void **state)
+{
+	struct qc2_packed *packed = qc2_packed_new(BITS, QC2_COMPRESSION_ZSTD);
+	static uint8_t data[SIZE], in[9 + SIZE], out[SIZE];
+	uint32_t magic;
+	size_t len;
+
+	make_content(data);
+	len = make_frame(in, ZSTD_MAGICNUMBER, 23, data);
+	assert_int_equal(qc2_unpack(packed, in, len, out), 0);
+	assert_memory_equal(out, data, SIZE);
+	len = make_frame(in, ZSTD_MAGICNUMBER, 24, data);
+	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+	len = make_frame(in, ZSTD_MAGICNUMBER, 27, data);
+	assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+	for (magic = 0xfd2fb522; magic < ZSTD_MAGICNUMBER; magic++) {
+		len = make_frame(in, magic, 17, data);
+		assert_int_equal(qc2_unpack(packed, in, len, out), -EINVAL);
+	}
 	qc2_packed_put(packed);
 }
 
@@ -144,6 +188,7 @@ int main(void)
 		cmocka_unit_test(test_zlib),
 		cmocka_unit_test(test_zstd),
 		cmocka_unit_test(test_zstd_frame_end),
+		cmocka_unit_test(test_zstd_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

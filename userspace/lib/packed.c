@@ -3,7 +3,9 @@
  * Lists of compressed clusters, and unpacking them.  A list belongs to the
  * thread that builds it; afterwards only its reference count changes.
  */
+#include <endian.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,21 +119,43 @@ static int unpack_deflate(const void *in, size_t in_len, void *out,
 }
 
 /*
+ * A frame says how much memory it takes to unpack it, up to 128 MiB.  What QEMU
+ * writes has no more than a cluster; 8 MiB are what RFC 8878 asks of all readers.
+ */
+#define ZSTD_WINDOW_BITS	23
+
+/* Frames of zstd before its format was settled (0.8) are none that QEMU wrote. */
+static bool is_zstd_frame(const uint8_t *in, size_t len)
+{
+	uint32_t magic;
+
+	if (len < sizeof(magic))
+		return false;
+	memcpy(&magic, in, sizeof(magic));
+	return le32toh(magic) == ZSTD_MAGICNUMBER;
+}
+
+/*
  * The stream has no length of its own: what follows is not part of it.  As in
- * QEMU a frame that goes on behind the cluster, and has not been checked wholly
- * therefore, is damaged.
+ * QEMU a cluster may be several frames, and a frame that goes on behind the
+ * cluster, and has not been checked wholly therefore, is damaged.
  */
 static int unpack_zstd(const void *in, size_t in_len, void *out, size_t out_len)
 {
 	ZSTD_inBuffer input = { .src = in, .size = in_len };
 	ZSTD_outBuffer output = { .dst = out, .size = out_len };
 	ZSTD_DCtx *ctx = ZSTD_createDCtx();
-	size_t before, ret;
+	size_t before, ret = 0;
 
 	if (!ctx)
 		return -ENOMEM;
+	ZSTD_DCtx_setParameter(ctx, ZSTD_d_windowLogMax, ZSTD_WINDOW_BITS);
 	do {
 		before = input.pos + output.pos;
+		/* After 0 a frame begins. */
+		if (!ret && !is_zstd_frame((const uint8_t *)in + input.pos,
+					   in_len - input.pos))
+			break;
 		ret = ZSTD_decompressStream(ctx, &output, &input);
 	} while (!ZSTD_isError(ret) && output.pos < output.size &&
 		 input.pos + output.pos > before);
