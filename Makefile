@@ -17,22 +17,26 @@ UNITDIR ?= /lib/systemd/system
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-# User-space flavours share the rules below; SAN=1 builds with the sanitizers.
+# User-space flavours share the rules below; SAN=1 builds with the sanitizers,
+# FUZZ=1 (with CC=clang) with them and for libFuzzer.
 SAN ?=
-BUILD := build/$(if $(SAN),asan,user)
+FUZZ ?=
+BUILD := build/$(if $(FUZZ),fuzz,$(if $(SAN),asan,user))
 PKGS := libcurl libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid zlib libzstd
 PKG_CONFIG ?= pkg-config
 
 comma := ,
 CC ?= gcc
 CFLAGS ?= -O2 -g
+SANITIZE := $(if $(SAN)$(FUZZ),-fsanitize=address$(comma)undefined)
 ALL_CFLAGS := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes \
 	-Wmissing-prototypes -Wno-unused-parameter -D_GNU_SOURCE \
 	-D_FILE_OFFSET_BITS=64 -DQC2_VERSION='"$(VERSION)"' \
 	-Iinclude/uapi -Iuserspace/lib -MMD -MP \
-	$(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+	$(if $(SANITIZE),$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer) \
+	$(if $(FUZZ),-fsanitize=fuzzer-no-link)
 ALL_CFLAGS += $(CFLAGS)
-ALL_LDFLAGS := $(LDFLAGS) $(if $(SAN),-fsanitize=address$(comma)undefined)
+ALL_LDFLAGS := $(LDFLAGS) $(SANITIZE)
 # Evaluated when first needed, so that "make setup" runs without pkg-config.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell $(PKG_CONFIG) --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LIBS)
@@ -41,10 +45,11 @@ LIB_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/lib/*.c))
 CHAIND_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chaind/*.c))
 CHAINCTL_OBJS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard userspace/chainctl/*.c))
 UNIT_BINS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ_BINS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
-.PHONY: all user module kunit tools unit-bins install uninstall clean setup demo check \
-	check-kernels check-debug soak bench bench-local help
+.PHONY: all user module kunit tools unit-bins fuzz-bins install uninstall clean setup demo \
+	check check-kernels check-debug soak fuzz bench bench-local help
 all: user module
 
 help:
@@ -58,12 +63,14 @@ help:
 	@echo 'check-kernels  the system tests on 6.12 and on the newest kernel, built once'
 	@echo 'check-debug    KUnit suites and system tests on a kernel that finds bugs, built once'
 	@echo 'soak           the long variants of tests that have one'
+	@echo 'fuzz           each fuzz target for FUZZ_SECONDS (60), with clang and libFuzzer'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
 tools: $(TOOL_BINS)
 unit-bins: $(UNIT_BINS)
+fuzz-bins: $(FUZZ_BINS)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -82,13 +89,20 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
+# Without libFuzzer a fuzz target runs over the files that it is given.
+FUZZ_MAIN := $(if $(FUZZ),,$(BUILD)/tests/fuzz/replay.o)
+$(BUILD)/tests/fuzz/unpack: $(BUILD)/userspace/chaind/unpack.o
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(BUILD)/libqcow2chain.a
+	$(CC) $(ALL_LDFLAGS) $(if $(FUZZ),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) \
+		$(filter %.a,$^) $(PKG_LIBS)
+
 $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LIBS)
 
 $(BUILD)/tests/tools/qc2bench: LIBS := -luring -pthread
 
--include $(shell find build/user build/asan -name '*.d' 2>/dev/null)
+-include $(shell find build/user build/asan build/fuzz -name '*.d' 2>/dev/null)
 
 # The module is built in a copy of its sources, one directory for each kernel,
 # so that kernels do not share object files.
@@ -140,6 +154,11 @@ check-debug: setup
 
 soak: setup
 	tests/soak
+
+fuzz:
+	tests/setup fuzz
+	$(MAKE) -s FUZZ=1 CC=clang CFLAGS='-O1 -g' fuzz-bins
+	tests/fuzz/run
 
 bench: setup
 	tests/bench/run

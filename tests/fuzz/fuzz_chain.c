@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A chain of up to six images, http://h/i/a to http://h/i/f, of which the last
+ * lies elsewhere, http://h/f.  The input has a byte that says how it is opened,
+ * and the images.
+ */
+#include "chain.h"
+#include "images.h"
+#include "url.h"
+
+static const char *const urls[] = {
+	"http://h/i/a", "http://h/i/b", "http://h/i/c", "http://h/i/d",
+	"http://h/i/e", "http://h/f",
+};
+
+#define NR_URLS	(sizeof(urls) / sizeof(urls[0]))
+
+static struct images images;
+
+static int open_url(struct qc2_opener *opener, const char *url,
+		    struct qc2_source **src, struct qc2_err *err)
+{
+	for (size_t i = 0; i < NR_URLS; i++)
+		if (!strcmp(url, urls[i])) {
+			*src = image_open(&images, i, url);
+			return 0;
+		}
+	return qc2_fail(err, ENOENT, "%s: not found", url);
+}
+
+static void check_object(const struct qc2_chain *chain,
+			 const struct qc2_extent *ext)
+{
+	uint32_t number = qc2_object_link(ext->object);
+	const struct qc2_link *link = &chain->links[number];
+
+	assert(number < chain->nr_links);
+	if (ext->object == qc2_object_unpacked(number))
+		check_unpacked(ext, link->packed);
+	else
+		check_in_file(ext, link->data_url ? link->data_size : link->size);
+	/* What is behind the end of a link above is not seen. */
+	for (uint32_t i = 0; i <= number; i++)
+		assert(ext->sector + ext->nr_sectors <=
+		       chain->links[i].virtual_size / 512);
+}
+
+static void check_chain(const struct qc2_chain *chain,
+			const struct qc2_chain_limits *limits)
+{
+	const struct qc2_index *idx = chain->index;
+	uint64_t live = 0, sectors = 0;
+	struct qc2_err err;
+	size_t i;
+
+	assert(chain->nr_links && chain->nr_links <= limits->max_depth);
+	assert(idx->nr_sectors &&
+	       idx->nr_sectors == chain->links[0].virtual_size / 512);
+	for (i = 0; i < chain->nr_links; i++) {
+		const struct qc2_link *link = &chain->links[i];
+
+		assert(!qc2_url_allowed(link->url, chain->links[0].url,
+					limits->allow, limits->nr_allow, &err));
+		assert(!link->data_url ||
+		       !qc2_url_allowed(link->data_url, chain->links[0].url,
+					limits->allow, limits->nr_allow, &err));
+		check_packed(link->packed, link->size, link->virtual_size);
+		live += link->live_sectors;
+	}
+	check_extents(idx->extents, idx->nr_extents, idx->nr_sectors);
+	for (i = 0; i < idx->nr_extents; i++) {
+		check_object(chain, &idx->extents[i]);
+		sectors += idx->extents[i].nr_sectors;
+	}
+	assert(sectors == live);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const char *const tops[] = {
+		"http://h/i/a", "http://h/i/a#snapshot=s",
+		"http://h/i/a#format=raw", "http://h/f",
+	};
+	static const char *const allow[] = { "http://h/" };
+	struct qc2_opener opener = { .open = open_url };
+	struct input in = { data, size };
+	unsigned int how = take(&in, 1);
+	struct qc2_chain_limits limits = {
+		.max_depth = how & 4 ? 3 : 100,
+		.allow = allow,
+		.nr_allow = how & 8 ? 1 : 0,
+	};
+	struct qc2_err err = { "" };
+	struct qc2_chain *chain;
+
+	images_init(&images, NR_URLS, &in);
+	if (!qc2_chain_open(&opener, tops[how & 3], &limits, &chain, &err)) {
+		check_chain(chain, &limits);
+		qc2_chain_free(chain);
+	} else {
+		assert(err.msg[0]);
+	}
+	assert(!images.open);
+	return 0;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What an HTTP server answers to a GET.  The input has the range and what is
+ * known of the object, and then the answer, which is sent before libcurl asks.
+ */
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "store.h"
+
+struct sink {
+	uint8_t buf[4096];
+	size_t got;
+	uint64_t len;
+};
+
+static int to_sink(void *arg, const void *buf, size_t len)
+{
+	struct sink *sink = arg;
+
+	/* No more than was asked for ever comes. */
+	assert(len <= sink->len - sink->got);
+	memcpy(sink->buf + sink->got, buf, len);
+	sink->got += len;
+	return 0;
+}
+
+/* The server: one thread does for both, as an answer fits into the socket. */
+struct server {
+	struct sockaddr_un addr;
+	int listener, conn;
+	struct input answer;
+};
+
+static void server_init(struct server *server)
+{
+	socklen_t len = sizeof(sa_family_t);
+
+	/* The kernel finds a name. */
+	server->addr.sun_family = AF_UNIX;
+	server->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(!bind(server->listener, (struct sockaddr *)&server->addr, len));
+	assert(!listen(server->listener, 1));
+	len = sizeof(server->addr);
+	assert(!getsockname(server->listener, (struct sockaddr *)&server->addr, &len));
+	server->addr.sun_path[len - sizeof(sa_family_t)] = '\0';
+}
+
+/* The connection stands, and the request comes next. */
+static int on_connected(void *arg, char *to, char *from, int to_port, int from_port)
+{
+	struct server *server = arg;
+	size_t len = server->answer.len;
+
+	server->conn = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
+	assert(server->conn >= 0);
+	assert(write(server->conn, server->answer.p, len) == (ssize_t)len);
+	assert(!shutdown(server->conn, SHUT_WR));
+	return CURL_PREREQFUNC_OK;
+}
+
+static void check(const struct qc2_get *get, const struct sink *sink, bool opening,
+		  uint64_t asked, int ret, const struct qc2_err *err)
+{
+	if (ret) {
+		assert(ret < 0 && strstr(err->msg, get->url));
+		return;
+	}
+	assert(sink->got == get->len && get->got == get->len);
+	assert(get->len && get->len <= asked && (opening || get->len == asked));
+	assert(get->size <= INT64_MAX && get->offset < get->size &&
+	       get->len <= get->size - get->offset);
+	assert(get->len == asked || get->offset + get->len == get->size);
+	assert(get->seen_version && get->seen_version[0]);
+	assert(opening || !strcmp(get->seen_version, get->version));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const char *const versions[] = {
+		NULL, "\"v1\"", "W/\"v1\"",
+		"Last-Modified Sat, 01 Nov 2025 10:00:00 GMT",
+	};
+	static const struct qc2_store_config cfg = { NULL, 10, 10 };
+	static struct server server;
+	static bool started;
+	struct input in = { data, size };
+	struct sink sink = { .got = 0 };
+	struct qc2_get get = {
+		.url = "http://127.0.0.1/x",
+		.offset = take(&in, 2),
+		.len = take(&in, 2) % sizeof(sink.buf) + 1,
+		.version = versions[take(&in, 1) % 4],
+		.data = to_sink,
+		.arg = &sink,
+	};
+	struct qc2_err err = { "" };
+	CURL *easy;
+	int ret;
+
+	sink.len = get.len;
+	if (get.version)
+		get.size = get.offset + get.len + take(&in, 2);
+	if (!started)
+		server_init(&server);
+	started = true;
+	easy = curl_easy_init();
+	assert(easy);
+	server.conn = -1;
+	server.answer = in;
+	assert(!qc2_get_prepare(&get, easy, &cfg, &err));
+	curl_easy_setopt(easy, CURLOPT_ABSTRACT_UNIX_SOCKET, server.addr.sun_path + 1);
+	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, &server);
+	ret = qc2_get_finish(&get, curl_easy_perform(easy), &err);
+	assert(server.conn >= 0);
+	close(server.conn);
+	curl_easy_cleanup(easy);
+	check(&get, &sink, !get.version, sink.len, ret, &err);
+	qc2_get_cleanup(&get);
+	return 0;
+}
