@@ -283,7 +283,7 @@ static inline void list_image(struct qc2_qcow2 *img, uint64_t data_size)
 
 	assert(img->virtual_size <= QC2_QCOW2_MAX_SIZE &&
 	       img->virtual_size % 512 == 0);
-	if (!qc2_qcow2_extents(img, DATA, data_size, UNPACKED, &list, &packed,
+	if (!qc2_qcow2_extents(img, 0, UINT64_MAX, DATA, data_size, UNPACKED, &list, &packed,
 			       &err)) {
 		check_extents(list.v, list.nr, img->virtual_size / 512);
 		check_packed(packed, img->src->size, img->virtual_size);

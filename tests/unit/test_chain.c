@@ -130,7 +130,7 @@ static void test_merges(void **state)
 	assert_int_equal(chain->links[2].cluster_size, 0);
 	assert_string_equal(chain->links[2].version, "v1");
 	assert_int_equal(chain->links[2].size, 40960);
-	assert_int_equal(chain->index->nr_sectors, 80);
+	assert_int_equal(chain->nr_sectors, 80);
 	assert_int_equal(chain->index->nr_extents, 3);
 	check_extent(chain, 0, 0, 8, 2, 0);
 	check_extent(chain, 1, 8, 8, 0, 3 * 4096);
@@ -140,7 +140,7 @@ static void test_merges(void **state)
 	assert_int_equal(chain->links[2].live_sectors, 64);
 	/* one read for each qcow2 link, none for raw */
 	assert_int_equal(mem_count.reads, 2);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 }
 
 static void test_sizes(void **state)
@@ -152,16 +152,16 @@ static void test_sizes(void **state)
 	add_qcow2(DIR "mid", 8192, "base", "raw");
 	add_raw(DIR "base", 40960);
 	chain = opens(DIR "top");
-	assert_int_equal(chain->index->nr_sectors, 80);
+	assert_int_equal(chain->nr_sectors, 80);
 	assert_int_equal(chain->index->nr_extents, 1);
 	check_extent(chain, 0, 0, 16, 2, 0);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 
 	/* A longer base is cut by the top. */
 	chain = opens(DIR "mid");
-	assert_int_equal(chain->index->nr_sectors, 16);
+	assert_int_equal(chain->nr_sectors, 16);
 	check_extent(chain, 0, 0, 16, 1, 0);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 }
 
 static void test_raw(void **state)
@@ -172,9 +172,9 @@ static void test_raw(void **state)
 	chain = opens(DIR "odd#format=raw");
 	assert_string_equal(chain->links[0].url, DIR "odd");
 	assert_int_equal(chain->links[0].virtual_size, 1536);
-	assert_int_equal(chain->index->nr_sectors, 3);
+	assert_int_equal(chain->nr_sectors, 3);
 	check_extent(chain, 0, 0, 3, 0, 0);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 
 	refused(DIR "odd", EINVAL, DIR "odd", "not a qcow2 image");
 	add_raw(DIR "empty", 0);
@@ -199,7 +199,7 @@ static void test_large_raw(void **state)
 	}
 	assert_int_equal(sectors, 5ULL << 31);
 	assert_int_equal(chain->links[0].live_sectors, 5ULL << 31);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 
 	images[0].size = (1ULL << 46) + 1;
 	refused(DIR "large#format=raw", EFBIG, DIR "large", "64 TiB");
@@ -221,28 +221,28 @@ static void test_id(void **state)
 	chain = opens(DIR "top");
 	memcpy(first, chain->id, sizeof(first));
 	assert_memory_equal(first, expected, sizeof(expected));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	chain = opens("HTTP://HOST/images/./top");
 	assert_memory_equal(chain->id, first, sizeof(first));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	chain = opens(DIR "top#format=raw");
 	assert_memory_not_equal(chain->id, first, sizeof(first));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	images[0].size -= 4096;
 	chain = opens(DIR "top");
 	assert_memory_not_equal(chain->id, first, sizeof(first));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 
 	/* A change of any link is a change of the chain. */
 	add_qcow2(DIR "base", 40960, NULL, NULL);
 	add_qcow2(DIR "over", 40960, "base", "qcow2");
 	chain = opens(DIR "over");
 	memcpy(first, chain->id, sizeof(first));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	images[1].size -= 4096;
 	chain = opens(DIR "over");
 	assert_memory_not_equal(chain->id, first, sizeof(first));
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 }
 
 static void test_loops(void **state)
@@ -268,7 +268,7 @@ static void test_depth(void **state)
 	}
 	assert_ok(open_with(DIR "l0", 10, NULL, &chain, &err), err);
 	assert_int_equal(chain->nr_links, 10);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	assert_int_equal(open_with(DIR "l0", 9, NULL, &chain, &err), -E2BIG);
 	assert_in(err.msg, DIR "l8");
 	assert_in(err.msg, "max_depth");
@@ -294,7 +294,7 @@ static void test_policy(void **state)
 	refused(DIR "up", EACCES, DIR "up", "add http://host/ to \"allow\"");
 	assert_int_equal(mem_count.opens, 1);
 	assert_ok(open_with(DIR "up", 100, "http://host/", &chain, &err), err);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 
 	/* The folder of the top counts, not that of a link below it. */
 	add_qcow2(DIR "a/top", 40960, "http://host/base2", "qcow2");

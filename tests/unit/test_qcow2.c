@@ -33,7 +33,7 @@ static int list_image(const struct image *img, const char *snapshot,
 		if (snapshot)
 			ret = qc2_qcow2_snapshot(qcow2, snapshot, err);
 		if (!ret)
-			ret = qc2_qcow2_extents(qcow2, DATA, src->size, UNPACKED,
+			ret = qc2_qcow2_extents(qcow2, 0, UINT64_MAX, DATA, src->size, UNPACKED,
 						list, packed, err);
 		qc2_qcow2_close(qcow2);
 	}
@@ -533,7 +533,7 @@ static void test_data_file(void **state)
 	assert_ok(qc2_qcow2_open(src, &qcow2, &err), err);
 	assert_string_equal(qcow2->data_name, "data");
 	/* The data file is short: the rest is zeros. */
-	assert_ok(qc2_qcow2_extents(qcow2, DATA, (2 << 16) + 1000, UNPACKED,
+	assert_ok(qc2_qcow2_extents(qcow2, 0, UINT64_MAX, DATA, (2 << 16) + 1000, UNPACKED,
 				    &list, &packed, &err), err);
 	assert_null(packed);
 	assert_int_equal(list.nr, 3);

@@ -108,7 +108,7 @@ static json_t *info_json(const struct qc2_chain *chain, const char *url)
 	out_chain_id(id, chain->id);
 	return json_pack("{si ss ss sI sI sI so}", "schema", SCHEMA, "url", url,
 			 "chain_id", id, "virtual_size",
-			 (json_int_t)chain->index->nr_sectors * 512, "depth",
+			 (json_int_t)chain->nr_sectors * 512, "depth",
 			 (json_int_t)chain->nr_links, "live_bytes", live_bytes(chain),
 			 "links", links);
 }
@@ -121,7 +121,7 @@ static void print_info(const struct qc2_chain *chain, const char *url)
 	out_chain_id(id, chain->id);
 	out_text(stdout, url);
 	printf("\n  size      %s\n  live      %s\n  chain     %s\n  links     %zu\n\n",
-	       out_size(a, chain->index->nr_sectors * 512), out_size(b, live_bytes(chain)), id,
+	       out_size(a, chain->nr_sectors * 512), out_size(b, live_bytes(chain)), id,
 	       chain->nr_links);
 	printf("%5s %10s %10s %10s %10s  %s\n", "LINK", "LIVE", "FILE", "DISK", "CLUSTER", "URL");
 	for (size_t i = 0; i < chain->nr_links; i++) {
@@ -152,7 +152,7 @@ int chain_info(struct ctl *ctl, struct qc2_err *err)
 		ret = out_json(info_json(chain, ctl->arg[0]), err);
 	else
 		print_info(chain, ctl->arg[0]);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	return ret;
 }
 
@@ -302,7 +302,7 @@ int chain_map(struct ctl *ctl, struct qc2_err *err)
 		ret = disk ? check_same(chain, disk, err) : 0;
 		if (!ret)
 			ret = show_map(ctl, chain, url, err);
-		qc2_chain_free(chain);
+		qc2_chain_put(chain);
 	}
 	json_decref(disk);
 	return ret;

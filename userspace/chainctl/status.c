@@ -178,6 +178,7 @@ static void add_daemon(json_t *disk, const json_t *from)
 	static const char *const counters[] = {
 		"requests", "bytes_fetched", "misses", "errors", "waiting", "oldest_wait_ms",
 	};
+	bool complete = json_is_true(json_object_get(from, "index_complete"));
 	json_t *daemon = json_object();
 	const char *state = client_str(from, "state");
 
@@ -192,7 +193,11 @@ static void add_daemon(json_t *disk, const json_t *from)
 
 	json_object_set_new(disk, "url", text_or_null(from, "url"));
 	json_object_set_new(disk, "depth", json_integer(client_u64(from, "depth")));
-	json_object_set_new(disk, "live_bytes", bytes(client_u64(from, "live_sectors")));
+	json_object_set_new(disk, "index_complete", json_boolean(complete));
+	/* Before that nobody knows. */
+	if (complete)
+		json_object_set_new(disk, "live_bytes",
+				    bytes(client_u64(from, "live_sectors")));
 	json_object_set_new(disk, "links", links(from));
 	/* Where there is a live table, the kernel is right. */
 	if (json_is_null(json_object_get(disk, "chain_id")))
@@ -214,7 +219,7 @@ static json_t *new_disk(const char *name)
 {
 	static const char *const members[] = {
 		"state", "device", "dev", "size", "logical_block_size", "open_count", "url",
-		"chain_id", "depth", "live_bytes", "tip", "reads", "writes", "commits", "map",
+		"chain_id", "depth", "index_complete", "live_bytes", "tip", "reads", "writes", "commits", "map",
 		"waiting", "daemon",
 	};
 	json_t *disk = json_object();
@@ -382,6 +387,7 @@ static void print_kernel(const json_t *disk)
 static void print_disk(const json_t *disk)
 {
 	const json_t *daemon = json_object_get(disk, "daemon");
+	bool complete = json_is_true(json_object_get(disk, "index_complete"));
 	char a[OUT_SIZE_LEN];
 
 	out_text(stdout, client_str(disk, "name"));
@@ -395,9 +401,10 @@ static void print_disk(const json_t *disk)
 	if (*client_str(disk, "url"))
 		print_field("image", client_str(disk, "url"));
 	if (client_u64(disk, "depth"))
-		printf("  chain     %" PRIu64 " links, %s live, id %s\n",
-		       client_u64(disk, "depth"), human(a, disk, "live_bytes"),
-		       client_str(disk, "chain_id"));
+		printf("  chain     %" PRIu64 " links, %s%s, id %s\n",
+		       client_u64(disk, "depth"),
+		       complete ? human(a, disk, "live_bytes") : "index being read",
+		       complete ? " live" : "", client_str(disk, "chain_id"));
 	else if (*client_str(disk, "chain_id"))
 		print_field("chain", client_str(disk, "chain_id"));
 	if (json_is_object(json_object_get(disk, "tip")))

@@ -34,7 +34,8 @@ struct chaind {
 	struct kernel *kernel;
 	struct cache *cache;
 	struct fetcher *fetcher;
-	struct pool *open_pool;
+	struct pool *open_pool;		/* headers, and windows of the index */
+	struct pool *table_pool;	/* all of the index */
 	struct misses *misses;
 	struct disk_list disks;
 	struct control *control;

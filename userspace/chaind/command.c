@@ -61,7 +61,7 @@ static json_t *opened_reply(const struct disk *disk)
 	format_hex(disk->chain->id, QC2_CHAIN_ID_LEN, id);
 	return json_pack("{sb ss ss ss sI sI ss}", "ok", 1, "name",
 			 disk->info.name, "url", disk->info.url, "chain_id", id,
-			 "sectors", (json_int_t)disk->chain->index->nr_sectors,
+			 "sectors", (json_int_t)disk->chain->nr_sectors,
 			 "depth", (json_int_t)disk->chain->nr_links,
 			 "cache_device", stats.device);
 }
@@ -204,8 +204,8 @@ static json_t *stalled_status(const struct disk *disk)
 	struct qc2_err text;
 	size_t i;
 
-	if (disk->state == DISK_OPENING)
-		return text_or_null(disk->error.msg);
+	if (disk->opening && disk->error.msg[0])
+		return any_text(disk->error.msg);
 	for (i = 0; disk->chain && i < 2 * disk->chain->nr_links; i++) {
 		const struct object *obj = disk->objects[i];
 
@@ -239,14 +239,15 @@ static json_t *disk_status(const struct disk *disk)
 	if (disk->info.dev)
 		snprintf(dev, sizeof(dev), "%u:%u", disk->info.dev >> 20,
 			 disk->info.dev & 0xfffff);
-	return json_pack("{ss ss so sI sI sI so so ss so sI sI sI sI so sI sI so so}",
+	return json_pack("{ss ss so sI sI sI sb so so ss so sI sI sI sI so sI sI so so}",
 			 "name", disk->info.name,
 			 "url", disk->info.url,
 			 "chain_id", text_or_null(id),
 			 "sectors", (json_int_t)(chain ?
-						 chain->index->nr_sectors : 0),
+						 chain->nr_sectors : 0),
 			 "depth", (json_int_t)(chain ? chain->nr_links : 0),
 			 "live_sectors", (json_int_t)disk->live_sectors,
+			 "index_complete", chain && chain->index,
 			 "dev", text_or_null(dev),
 			 "tip", text_or_null(disk->info.tip),
 			 "state", states[disk->state],

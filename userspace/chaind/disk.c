@@ -1,32 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Disks: opening, attaching, closing, taking over.  Main thread only; an
- * open_job's run() sees only the job.
+ * Disks: attaching, closing, taking over; opening.c opens their chains.  Main
+ * thread only.
  */
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-
 #include "disk.h"
 #include "miss.h"
+#include "opening.h"
 #include "table.h"
 
+/*
+ * The first reads of a disk are of partition tables and superblocks, each in another
+ * place, and everything waits for them: fetches grow from this on, in bytes.
+ */
+#define FIRST_EXTENSION		(256U << 10)
 #define MAX_RETRY_MS		10000
 
-struct open_job {
-	struct job job;
-	struct disk *disk;		/* NULL: closed meanwhile */
-	struct qc2_store *store;
-	struct qc2_chain_limits limits;
-	char *url;
-	struct qc2_chain *chain;
-	struct qc2_err err;
-	int ret;
-};
-
-static int start_opening(struct disk *disk, struct qc2_err *err);
 static int on_retry(sd_event_source *source, uint64_t usec, void *arg);
 
 static struct disk *disk_new(struct chaind *chaind)
@@ -37,6 +29,7 @@ static struct disk *disk_new(struct chaind *chaind)
 	if (!disk)
 		return NULL;
 	disk->chaind = chaind;
+	disk->extension = FIRST_EXTENSION;
 	TAILQ_INIT(&disk->requests);
 	disk->stats = fetch_stats_new();
 	ret = sd_event_add_time_relative(chaind->event, &disk->retry_timer,
@@ -65,17 +58,21 @@ static void free_chain(struct disk *disk)
 	free(disk->objects);
 	disk->objects = NULL;
 	disk->live_sectors = 0;
-	qc2_chain_free(disk->chain);
+	qc2_chain_put(disk->chain);
 	disk->chain = NULL;
+}
+
+static void end_opening(struct disk *disk)
+{
+	if (disk->opening)
+		opening_end(disk->opening);
+	disk->opening = NULL;
 }
 
 static void disk_free(struct disk *disk)
 {
 	TAILQ_REMOVE(&disk->chaind->disks, disk, entry);
-	if (disk->job) {
-		qc2_store_cancel(disk->job->store);
-		disk->job->disk = NULL;
-	}
+	end_opening(disk);
 	miss_drop(disk);
 	sd_event_source_disable_unref(disk->retry_timer);
 	fetch_stats_put(disk->stats);
@@ -114,7 +111,6 @@ static void retry_later(struct disk *disk)
 	sd_event_source_set_enabled(disk->retry_timer, SD_EVENT_ONESHOT);
 }
 
-/* The chain of a disk that a running device has. */
 static void set_failed(struct disk *disk)
 {
 	disk->state = DISK_FAILED;
@@ -130,27 +126,25 @@ static int make_link_objects(struct disk *disk, size_t i)
 	struct object **data = &disk->objects[qc2_object_data(i)];
 	struct object **unpacked = &disk->objects[qc2_object_unpacked(i)];
 
-	if (link->data_url)
-		*data = object_get(link->data_url, link->data_size,
-				   link->data_version);
-	else
-		*data = object_get(link->url, link->size, link->version);
 	if (!*data)
-		return -ENOMEM;
-	if (!link->packed)
-		return 0;
-	*unpacked = object_get_unpacked(link->url, link->size, link->version,
-					i ? NULL : disk->chain->snapshot,
-					link->packed, link->virtual_size);
-	return *unpacked ? 0 : -ENOMEM;
+		*data = link->data_url ?
+			object_get(link->data_url, link->data_size, link->data_version) :
+			object_get(link->url, link->size, link->version);
+	if (link->packed && !*unpacked)
+		*unpacked = object_get_unpacked(link->url, link->size, link->version,
+						i ? NULL : disk->chain->snapshot,
+						link->packed, link->virtual_size);
+	return *data && (!link->packed || *unpacked) ? 0 : -ENOMEM;
 }
 
+/* Those to which what is known of the index leads. */
 static int make_objects(struct disk *disk)
 {
 	const struct qc2_chain *chain = disk->chain;
 	size_t i;
 
-	disk->objects = calloc(2 * chain->nr_links, sizeof(*disk->objects));
+	if (!disk->objects)
+		disk->objects = calloc(2 * chain->nr_links, sizeof(*disk->objects));
 	if (!disk->objects)
 		return -ENOMEM;
 	disk->live_sectors = 0;
@@ -162,13 +156,27 @@ static int make_objects(struct disk *disk)
 	return 0;
 }
 
+/* The same chain, complete, of another disk; else the chain itself. */
+static struct qc2_chain *find_complete(const struct disk *disk,
+				       struct qc2_chain *chain)
+{
+	struct disk *other;
+
+	TAILQ_FOREACH(other, &disk->chaind->disks, entry) {
+		if (other->chain && other->chain->index &&
+		    !memcmp(other->chain->id, chain->id, QC2_CHAIN_ID_LEN))
+			return other->chain;
+	}
+	return chain;
+}
+
 /* Of a disk that is running the chain must be the one it was started with. */
 static int take_chain(struct disk *disk, struct qc2_chain *chain,
 		      struct qc2_err *err)
 {
 	struct disk_info *info = &disk->info;
 
-	disk->chain = chain;
+	disk->chain = qc2_chain_ref(find_complete(disk, chain));
 	if (make_objects(disk)) {
 		free_chain(disk);
 		return qc2_fail(err, ENOMEM, "%s: out of memory", info->url);
@@ -215,68 +223,57 @@ static void opening_ended(struct disk *disk, int ret)
 	}
 }
 
-static void open_run(struct job *job)
+void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
+		 const struct qc2_err *err)
 {
-	struct open_job *open = (struct open_job *)((char *)job -
-				offsetof(struct open_job, job));
-
-	open->ret = qc2_chain_open(qc2_store_opener(open->store), open->url,
-				   &open->limits, &open->chain, &open->err);
+	if (ret)
+		disk->error = *err;
+	else
+		ret = take_chain(disk, chain, &disk->error);
+	if (ret || disk->chain->index)
+		end_opening(disk);
+	opening_ended(disk, ret);
 }
 
-static void open_done(struct job *job)
+void disk_indexed(struct disk *disk)
 {
-	struct open_job *open = (struct open_job *)((char *)job -
-				offsetof(struct open_job, job));
-	struct disk *disk = open->disk;
-	uint64_t requests, bytes;
-	int ret = open->ret;
+	miss_retry(disk);
+}
 
-	if (disk) {
-		qc2_store_stats(open->store, &requests, &bytes);
-		disk->stats->requests += requests;
-		disk->stats->bytes += bytes;
-		disk->job = NULL;
-		if (ret)
-			disk->error = open->err;
-		else
-			ret = take_chain(disk, open->chain, &disk->error);
-	} else if (!ret) {
-		qc2_chain_free(open->chain);
+void disk_complete(struct disk *disk, int ret, const struct qc2_err *err)
+{
+	end_opening(disk);
+	if (ret)
+		disk->error = *err;
+	else if (make_objects(disk))
+		ret = qc2_fail(&disk->error, ENOMEM, "%s: out of memory",
+			       disk->info.url);
+	else
+		disk->error.msg[0] = '\0';
+	if (ret) {
+		set_failed(disk);
+		return;
 	}
-	qc2_store_free(open->store);
-	free(open->url);
-	free(open);
-	if (disk)
-		opening_ended(disk, ret);
+	log_info("disk %s: the index has %zu extents", disk->info.name,
+		 disk->chain->index->nr_extents);
+	miss_retry(disk);
+}
+
+const struct qc2_index *disk_index(struct disk *disk, uint64_t sector,
+				   uint64_t nr_sectors, uint64_t *to)
+{
+	if (!disk->chain->index)
+		return opening_index(disk->opening, sector, nr_sectors, to);
+	*to = disk->chain->nr_sectors;
+	return disk->chain->index;
 }
 
 static int start_opening(struct disk *disk, struct qc2_err *err)
 {
-	const struct qc2_config *cfg = &disk->chaind->cfg;
-	struct open_job *open = calloc(1, sizeof(*open));
-
-	if (open) {
-		open->url = strdup(disk->info.url);
-		open->store = qc2_store_new(&disk->chaind->store_cfg);
-	}
-	if (!open || !open->url || !open->store) {
-		if (open) {
-			qc2_store_free(open->store);
-			free(open->url);
-		}
-		free(open);
+	disk->opening = opening_new(disk);
+	if (!disk->opening)
 		return qc2_fail(err, ENOMEM, "out of memory");
-	}
-	open->disk = disk;
-	open->limits.max_depth = cfg->max_depth;
-	open->limits.allow = (const char *const *)cfg->allow;
-	open->limits.nr_allow = cfg->nr_allow;
-	open->job.run = open_run;
-	open->job.done = open_done;
-	disk->job = open;
 	disk->state = DISK_OPENING;
-	pool_submit(disk->chaind->open_pool, &open->job);
 	return 0;
 }
 
@@ -328,7 +325,7 @@ void disk_open_abandon(struct chaind *chaind, void *arg)
 static int check_device(struct disk *disk, uint32_t dev,
 			struct kernel_device *found, struct qc2_err *err)
 {
-	uint64_t size = disk->chain->index->nr_sectors;
+	uint64_t size = disk->chain->nr_sectors;
 	int ret;
 
 	ret = kernel_find(disk->chaind->kernel, dev, 0, found, err);
@@ -372,6 +369,8 @@ int disk_attach(struct disk *disk, uint32_t dev, const char *tip,
 
 	if (disk->state == DISK_ATTACHED && info->dev == dev)
 		return 0;
+	if (disk->state == DISK_FAILED)
+		return qc2_fail(err, EIO, "%s", disk->error.msg);
 	if (disk->state != DISK_OPEN || info->dev)
 		return qc2_fail(err, EBUSY,
 				"disk %s is attached to %u:%u, or not open yet",
@@ -447,7 +446,7 @@ int disk_check_table(struct disk *disk, uint64_t generation)
 		ret = qc2_fail(&err, EINVAL,
 			       "its new table has another chain id");
 	if (!ret && disk->chain &&
-	    found.nr_sectors != disk->chain->index->nr_sectors)
+	    found.nr_sectors != disk->chain->nr_sectors)
 		ret = qc2_fail(&err, EINVAL, "its new table has another size");
 	if (!ret)
 		ret = table_check_store(info->dev,
@@ -525,7 +524,7 @@ static void go_on(struct disk *disk)
 		disk_free(disk);
 		return;
 	}
-	if (ret || (!disk->chain && !disk->job &&
+	if (ret || (!disk->chain && !disk->opening &&
 		    start_opening(disk, &disk->error)))
 		retry_later(disk);
 }
@@ -563,7 +562,7 @@ void disks_cancel_opening(struct chaind *chaind)
 	struct disk *disk;
 
 	TAILQ_FOREACH(disk, &chaind->disks, entry) {
-		if (disk->job)
-			qc2_store_cancel(disk->job->store);
+		if (disk->opening)
+			opening_cancel(disk->opening);
 	}
 }

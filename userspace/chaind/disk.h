@@ -4,10 +4,11 @@
  *
  *	opening   the chain is being opened.  A disk of an earlier daemon is
  *		  registered with the kernel already; its requests wait.
- *	open      the chain is open, no device
+ *	open      the chain is open, no device.  Its index may still be read, see
+ *		  opening.h
  *	attached  the device's requests are answered
  *	failed    the chain of an earlier daemon's disk could not be opened or
- *		  is another one now; its requests fail
+ *		  is another one now, or tables are damaged; its requests fail
  *
  * Main thread only, but for the opening of a chain, which is a job.
  */
@@ -28,7 +29,7 @@ enum disk_state {
 	DISK_FAILED,
 };
 
-struct open_job;
+struct opening;
 TAILQ_HEAD(request_list, request);
 
 struct disk {
@@ -37,15 +38,17 @@ struct disk {
 	enum disk_state state;
 	struct qc2_err error;		/* of the last try to open; or empty */
 	struct qc2_chain *chain;	/* NULL until open */
-	/* By number, two for each link; NULL: has no unpacked clusters. */
+	/* By number, two for each link; NULL: has no unpacked clusters, or
+	 * nothing in the index leads there yet. */
 	struct object **objects;
-	uint64_t live_sectors;
+	uint64_t live_sectors;		/* when the chain is complete */
 	bool registered;		/* with the kernel, for info.dev */
-	struct open_job *job;
+	struct opening *opening;	/* NULL: the chain is complete, or none */
 	unsigned int tries;
 	sd_event_source *retry_timer;
 	struct fetch_stats *stats;
 	uint64_t misses;		/* requests answered */
+	uint64_t extension;		/* largest size of the next fetch, bytes */
 	uint64_t generation;		/* of the newest request */
 	struct request_list requests;	/* oldest first */
 	void *request_tree;		/* the same by key (tsearch) */
@@ -67,6 +70,26 @@ int disk_open(struct chaind *chaind, const char *name, const char *url,
 	      void (*opened)(void *arg, struct disk *disk, int ret,
 			     const struct qc2_err *err),
 	      void *arg, struct qc2_err *err);
+
+/**
+ * disk_index() - what is known of the chain about some sectors
+ * @to: sector behind the last one of which the index knows.  The first is before
+ *	@sector, at a multiple of 2 MiB
+ *
+ * Return: the index; or NULL: the requests are looked at again when there is one.
+ */
+const struct qc2_index *disk_index(struct disk *disk, uint64_t sector,
+				   uint64_t nr_sectors, uint64_t *to);
+
+/*
+ * From the opening: the chain is open (0 and @chain, of which the disk takes a
+ * reference) or not; there may be an index for more sectors; there is one for all,
+ * or never will be.
+ */
+void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
+		 const struct qc2_err *err);
+void disk_indexed(struct disk *disk);
+void disk_complete(struct disk *disk, int ret, const struct qc2_err *err);
 
 /* Who asked for the opening is gone; so is the disk. */
 void disk_open_abandon(struct chaind *chaind, void *arg);

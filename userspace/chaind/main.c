@@ -29,7 +29,8 @@
 #include "log.h"
 #include "miss.h"
 
-#define OPEN_THREADS	4
+#define OPEN_THREADS	16
+#define TABLE_THREADS	4
 /*
  * Buffers: for all fetches running, and as many being written, within this; and
  * for the largest fetch at least, which would wait for ever with fewer.  It can
@@ -171,6 +172,8 @@ static int setup_parts(struct qc2_err *err)
 	if (!ret)
 		ret = pool_new(&chaind.open_pool, chaind.event, OPEN_THREADS);
 	if (!ret)
+		ret = pool_new(&chaind.table_pool, chaind.event, TABLE_THREADS);
+	if (!ret)
 		ret = fetcher_new(&chaind.fetcher, chaind.event, chaind.cache,
 				  &chaind.store_cfg, chaind.cfg.connections,
 				  miss_block_done);
@@ -184,6 +187,7 @@ static void stop(void)
 	kernel_close(chaind.kernel);
 	disks_cancel_opening(&chaind);
 	pool_free(chaind.open_pool);
+	pool_free(chaind.table_pool);
 	fetcher_stop(chaind.fetcher);
 	cache_close(chaind.cache);
 }

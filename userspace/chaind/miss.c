@@ -11,6 +11,7 @@
 
 #include "disk.h"
 #include "miss.h"
+#include "opening.h"
 #include "resolve.h"
 
 /* A reply tells what is known of the 2 MiB around the request. */
@@ -100,15 +101,16 @@ static void fail_request(struct request *req, int errnum)
 	free_request(req);
 }
 
-static void send_runs(struct disk *disk, uint64_t generation, uint64_t sector,
-		      uint64_t nr_sectors, bool *complete)
+static void send_runs(struct disk *disk, const struct qc2_index *idx,
+		      uint64_t generation, uint64_t sector, uint64_t nr_sectors,
+		      bool *complete)
 {
 	struct chaind *chaind = disk->chaind;
 	struct qc2_run *runs = chaind->misses->runs;
 	struct resolve res;
 	unsigned int nr;
 
-	resolve_start(&res, chaind->cache, disk->chain, disk->objects, sector,
+	resolve_start(&res, chaind->cache, idx, disk->objects, sector,
 		      nr_sectors);
 	nr = resolve_runs(&res, runs, QC2_MAX_RUNS, complete);
 	if (nr && (!complete || *complete))
@@ -120,10 +122,11 @@ static void send_runs(struct disk *disk, uint64_t generation, uint64_t sector,
  * All of the request is known.  So may be much around it; if that is more
  * than one message holds, it starts with the request.
  */
-static void answer(struct request *req)
+static void answer(struct request *req, const struct qc2_index *idx,
+		   uint64_t known_to)
 {
 	struct disk *disk = req->disk;
-	uint64_t size = disk->chain->index->nr_sectors;
+	uint64_t size = disk->chain->nr_sectors;
 	uint64_t start = req->sector - req->sector % WINDOW_SECTORS;
 	uint64_t end = req->sector + req->nr_sectors + WINDOW_SECTORS - 1;
 	bool complete;
@@ -131,12 +134,16 @@ static void answer(struct request *req)
 	end -= end % WINDOW_SECTORS;
 	if (end > size)
 		end = size;
-	send_runs(disk, req->generation, start, end - start, &complete);
+	if (end > known_to)
+		end = known_to;
+	send_runs(disk, idx, req->generation, start, end - start, &complete);
 	if (!complete)
-		send_runs(disk, req->generation, req->sector,
+		send_runs(disk, idx, req->generation, req->sector,
 			  end - req->sector, NULL);
 	disk->misses++;
 	free_request(req);
+	if (disk->opening && TAILQ_EMPTY(&disk->requests))
+		opening_go_on(disk->opening);
 }
 
 /* Neither here nor on its way. */
@@ -151,17 +158,17 @@ static bool is_missing(struct disk *disk, struct object *obj, uint32_t nr)
  * through the object's live data, to the end of the extension, and up to a
  * block that is here or on its way already.
  */
-static unsigned int plan_blocks(struct disk *disk, uint32_t object,
-				uint64_t offset)
+static unsigned int plan_blocks(struct disk *disk, const struct qc2_index *idx,
+				uint32_t object, uint64_t offset)
 {
-	const struct qc2_index *idx = disk->chain->index;
 	struct object *obj = disk->objects[object];
 	uint64_t first = offset / QC2_BLOCK_BYTES;
-	uint64_t limit = first * QC2_BLOCK_BYTES +
-			 disk->chaind->cfg.extension_bytes;
-	uint64_t cover = offset + 1, max, nr;
+	uint64_t extension = disk->chaind->cfg.extension_bytes;
+	uint64_t cover = offset + 1, limit, max, nr;
 	size_t i;
 
+	limit = first * QC2_BLOCK_BYTES;
+	limit += disk->extension < extension ? disk->extension : extension;
 	if (limit > obj->size)
 		limit = obj->size;
 	for (i = qc2_index_find_object(idx, object, offset);
@@ -213,12 +220,14 @@ static void whole_clusters(struct disk *disk, struct object *obj,
 }
 
 /* Returns the block that is wanted, or NULL. */
-static struct block *fetch_from(struct disk *disk, const struct piece *piece)
+static struct block *fetch_from(struct disk *disk, const struct qc2_index *idx,
+				const struct piece *piece)
 {
 	struct block *blocks[FETCH_MAX_BLOCKS];
 	struct object *obj = disk->objects[piece->object];
 	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES, first = wanted;
-	uint32_t end = wanted + plan_blocks(disk, piece->object, piece->offset);
+	uint32_t end = wanted + plan_blocks(disk, idx, piece->object,
+						piece->offset);
 	unsigned int nr;
 
 	whole_clusters(disk, obj, wanted, &first, &end);
@@ -228,14 +237,18 @@ static struct block *fetch_from(struct disk *disk, const struct piece *piece)
 			break;
 	}
 	if (nr > wanted - first &&
-	    !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats))
+	    !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats)) {
+		if (disk->extension < disk->chaind->cfg.extension_bytes)
+			disk->extension *= 2;
 		return blocks[wanted - first];
+	}
 	while (nr)
 		block_free(blocks[--nr]);
 	return NULL;
 }
 
-static int wait_for(struct request *req, const struct piece *piece)
+static int wait_for(struct request *req, const struct qc2_index *idx,
+		    const struct piece *piece)
 {
 	struct object *obj = req->disk->objects[piece->object];
 	struct block *block = block_find(obj, piece->offset / QC2_BLOCK_BYTES);
@@ -244,7 +257,7 @@ static int wait_for(struct request *req, const struct piece *piece)
 	if (!block && now_us() < obj->failed_until_us)
 		return -EIO;
 	if (!block)
-		block = fetch_from(req->disk, piece);
+		block = fetch_from(req->disk, idx, piece);
 	if (!block)
 		return -ENOMEM;
 	LIST_FOREACH(wait, &req->waits, by_request) {
@@ -264,17 +277,21 @@ static int wait_for(struct request *req, const struct piece *piece)
 static void look_at(struct request *req)
 {
 	struct disk *disk = req->disk;
-	uint64_t resolved = 0;
+	const struct qc2_index *idx;
+	uint64_t resolved = 0, to;
 	struct resolve res;
 	struct piece piece;
 	int ret = req->error;
 
 	drop_waits(req);
-	resolve_start(&res, disk->chaind->cache, disk->chain, disk->objects,
+	idx = disk_index(disk, req->sector, req->nr_sectors, &to);
+	if (!idx)
+		return;		/* miss_retry() comes back */
+	resolve_start(&res, disk->chaind->cache, idx, disk->objects,
 		      req->sector, req->nr_sectors);
 	while (!ret && resolve_next(&res, &piece)) {
 		if (piece.kind == PIECE_MISSING) {
-			ret = wait_for(req, &piece);
+			ret = wait_for(req, idx, &piece);
 			continue;
 		}
 		resolved += piece.nr_sectors;
@@ -285,17 +302,17 @@ static void look_at(struct request *req)
 	if (ret)
 		fail_request(req, -ret);
 	else if (resolved == req->nr_sectors)
-		answer(req);
+		answer(req, idx, to);
 	else if (resolved > req->resolved) {
 		req->resolved = resolved;
-		send_runs(disk, req->generation, req->sector, req->nr_sectors,
-			  NULL);
+		send_runs(disk, idx, req->generation, req->sector,
+			  req->nr_sectors, NULL);
 	}
 }
 
 static bool in_bounds(const struct request *req)
 {
-	uint64_t size = req->disk->chain->index->nr_sectors;
+	uint64_t size = req->disk->chain->nr_sectors;
 
 	return req->nr_sectors && req->nr_sectors <= WINDOW_SECTORS / 2 &&
 	       req->sector < size && req->nr_sectors <= size - req->sector;

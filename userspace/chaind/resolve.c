@@ -6,16 +6,16 @@
 #define CACHE_STORE	0
 
 void resolve_start(struct resolve *res, struct cache *cache,
-		   const struct qc2_chain *chain,
+		   const struct qc2_index *idx,
 		   struct object *const *objects, uint64_t sector,
 		   uint64_t nr_sectors)
 {
 	res->cache = cache;
-	res->chain = chain;
+	res->idx = idx;
 	res->objects = objects;
 	res->pos = sector;
 	res->end = sector + nr_sectors;
-	res->ext = qc2_index_find(chain->index, sector);
+	res->ext = qc2_index_find(idx, sector);
 }
 
 /* Zeros up to @end, which may lie behind the end of the search. */
@@ -58,7 +58,7 @@ static void data_piece(struct resolve *res, struct piece *piece,
 
 bool resolve_next(struct resolve *res, struct piece *piece)
 {
-	const struct qc2_index *idx = res->chain->index;
+	const struct qc2_index *idx = res->idx;
 	const struct qc2_extent *ext;
 
 	if (res->pos >= res->end)

@@ -33,15 +33,15 @@ struct piece {
 
 struct resolve {
 	struct cache *cache;
-	const struct qc2_chain *chain;
+	const struct qc2_index *idx;
 	struct object *const *objects;	/* of the chain */
 	uint64_t pos, end;		/* sectors still to be looked at */
 	size_t ext;			/* extent that ends after pos */
 };
 
-/* Starts at @sector; @nr_sectors must lie within the disk. */
+/* Starts at @sector; @nr_sectors must lie within what the index knows. */
 void resolve_start(struct resolve *res, struct cache *cache,
-		   const struct qc2_chain *chain,
+		   const struct qc2_index *idx,
 		   struct object *const *objects, uint64_t sector,
 		   uint64_t nr_sectors);
 

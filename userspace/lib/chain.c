@@ -2,12 +2,12 @@
 /*
  * Opening a chain.  First the headers are read, one link after another from the
  * top to the base, because each names the next; then the tables of all links,
- * several at once, and merged on the way.
+ * several at once, and merged on the way: of the whole disk, or of a window.
  *
- * The thread that opens a chain owns the walk.  While it waits for the readers,
- * each of these owns the link it took, and the list of a half that it was the
- * second to finish; nothing else changes.  A finished
- * chain never changes.
+ * Once its headers were read a walk does not change; passes over the tables may
+ * run at the same time.  The thread that runs a pass owns it.  While it waits for
+ * its readers, each of these owns the part of the link it took, and that of a half
+ * that it was the second to finish.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -27,26 +27,41 @@
 /* Readers of tables. */
 #define MAX_READERS	16
 
-/* A link on its way: what is needed until it is merged. */
+/* A link on its way: what is needed until its tables were read. */
 struct opening {
 	struct qc2_source *src;
 	struct qc2_qcow2 *img;		/* NULL: a raw image */
-	struct qc2_extents list;
-	atomic_uint halves;		/* finished ones of those that meet here */
-	int ret;			/* of reading and merging */
-	struct qc2_err err;
 };
 
 /* The walk.  @next is the link to come; without a URL behind the base. */
-struct walk {
+struct qc2_walk {
 	struct qc2_opener *opener;
 	const struct qc2_chain_limits *limits;
 	struct qc2_chain *chain;
 	struct opening *open;		/* by link */
 	struct qc2_top next;
+	struct qc2_err *err;
+	struct pass *whole;		/* over all tables, when it has ended */
+};
+
+/* What a pass found in a link; then, in all those that were merged into it. */
+struct part {
+	struct qc2_extents list;
+	struct qc2_packed *packed;	/* of the link alone */
+	atomic_uint halves;		/* finished ones of those that meet here */
+	int ret;			/* of reading and merging */
+	struct qc2_err err;
+};
+
+/* A pass over the tables of all links. */
+struct pass {
+	const struct qc2_walk *walk;
+	const struct qc2_chain *chain;
+	uint64_t from, to;		/* sectors of the disk */
+	struct part *parts;		/* by link */
+	struct qc2_index *index;
 	atomic_size_t unread;		/* the first link that no reader took */
 	atomic_bool failed;		/* a reader has failed */
-	struct qc2_err *err;
 };
 
 /*
@@ -56,7 +71,7 @@ struct walk {
  */
 
 /* Whether the chain may lead to that URL. */
-static int check_allowed(struct walk *w, const char *url, const char *what,
+static int check_allowed(struct qc2_walk *w, const char *url, const char *what,
 			 const char *of)
 {
 	int ret = qc2_url_allowed(url, w->chain->links[0].url,
@@ -68,7 +83,7 @@ static int check_allowed(struct walk *w, const char *url, const char *what,
 }
 
 /* Finds out what is to be known of an external data file. */
-static int find_data_file(struct walk *w, const struct qc2_qcow2 *img,
+static int find_data_file(struct qc2_walk *w, const struct qc2_qcow2 *img,
 			  struct qc2_link *link)
 {
 	struct qc2_source *src;
@@ -95,7 +110,7 @@ static int find_data_file(struct walk *w, const struct qc2_qcow2 *img,
 		qc2_fail(w->err, ENOMEM, "out of memory");
 }
 
-static int open_raw(struct walk *w, const struct qc2_source *src,
+static int open_raw(struct qc2_walk *w, const struct qc2_source *src,
 		    struct qc2_link *link)
 {
 	if (src->size > QC2_QCOW2_MAX_SIZE)
@@ -106,7 +121,7 @@ static int open_raw(struct walk *w, const struct qc2_source *src,
 	return 0;
 }
 
-static int open_qcow2(struct walk *w, struct opening *open,
+static int open_qcow2(struct qc2_walk *w, struct opening *open,
 		      struct qc2_link *link)
 {
 	bool top = w->chain->nr_links == 1;
@@ -133,7 +148,7 @@ static int open_qcow2(struct walk *w, struct opening *open,
 }
 
 /* Room for one more link; it is empty. */
-static struct qc2_link *add_link(struct walk *w)
+static struct qc2_link *add_link(struct qc2_walk *w)
 {
 	struct qc2_chain *chain = w->chain;
 	size_t nr = chain->nr_links + 1;
@@ -157,7 +172,7 @@ static struct qc2_link *add_link(struct walk *w)
 }
 
 /* Opens the next link and finds out what comes behind it. */
-static int open_link(struct walk *w)
+static int open_link(struct qc2_walk *w)
 {
 	struct qc2_chain *chain = w->chain;
 	bool raw = w->next.raw;
@@ -190,7 +205,7 @@ static int open_link(struct walk *w)
 }
 
 /* Whether the walk may go on to the next link. */
-static int check_next(struct walk *w)
+static int check_next(struct qc2_walk *w)
 {
 	const struct qc2_chain *chain = w->chain;
 	const struct qc2_link *child = &chain->links[chain->nr_links - 1];
@@ -215,7 +230,7 @@ static int check_next(struct walk *w)
  */
 
 /* Merges links [@mid, @hi) below links [@lo, @mid); each is one list by now. */
-static int merge(struct walk *w, size_t lo, size_t mid, size_t hi,
+static int merge(struct pass *p, size_t lo, size_t mid, size_t hi,
 		 struct qc2_err *err)
 {
 	uint64_t limit = UINT64_MAX;
@@ -224,14 +239,14 @@ static int merge(struct walk *w, size_t lo, size_t mid, size_t hi,
 
 	/* A smaller link hides what is below its end. */
 	for (i = lo; i < mid; i++)
-		if (w->chain->links[i].virtual_size / 512 < limit)
-			limit = w->chain->links[i].virtual_size / 512;
-	ret = qc2_extents_underlay(&w->open[lo].list, &w->open[mid].list, limit);
-	qc2_extents_free(&w->open[mid].list);
+		if (p->chain->links[i].virtual_size / 512 < limit)
+			limit = p->chain->links[i].virtual_size / 512;
+	ret = qc2_extents_underlay(&p->parts[lo].list, &p->parts[mid].list, limit);
+	qc2_extents_free(&p->parts[mid].list);
 	if (ret)
 		return qc2_fail(err, -ret, ret == -E2BIG ?
 			"%s: the chain down to here has too many pieces" :
-			"%s: out of memory", w->chain->links[hi - 1].url);
+			"%s: out of memory", p->chain->links[hi - 1].url);
 	return 0;
 }
 
@@ -241,7 +256,7 @@ static int merge(struct walk *w, size_t lo, size_t mid, size_t hi,
  * the other half goes on.  So an extent is copied as often as the depth has
  * binary digits, and what is hidden does not stay until the last link was read.
  */
-static int merge_finished(struct walk *w, size_t i, struct qc2_err *err)
+static int merge_finished(struct pass *p, size_t i, struct qc2_err *err)
 {
 	size_t len, lo, mid;
 	int ret = 0;
@@ -249,23 +264,23 @@ static int merge_finished(struct walk *w, size_t i, struct qc2_err *err)
 	for (len = 1; !ret; len *= 2) {
 		lo = i & ~(2 * len - 1);
 		mid = lo + len;
-		if (mid + len > w->chain->nr_links ||
-		    !atomic_fetch_add(&w->open[mid].halves, 1))
+		if (mid + len > p->chain->nr_links ||
+		    !atomic_fetch_add(&p->parts[mid].halves, 1))
 			break;
-		ret = merge(w, lo, mid, mid + len, err);
+		ret = merge(p, lo, mid, mid + len, err);
 	}
 	return ret;
 }
 
 /* What is left: one list for each binary digit of the depth, the longest first. */
-static int merge_rest(struct walk *w)
+static int merge_rest(struct pass *p, struct qc2_err *err)
 {
-	size_t nr = w->chain->nr_links, lo, mid;
+	size_t nr = p->chain->nr_links, lo, mid;
 	int ret = 0;
 
 	for (mid = nr & (nr - 1); mid && !ret; mid = lo) {
 		lo = mid & (mid - 1);
-		ret = merge(w, lo, mid, nr, w->err);
+		ret = merge(p, lo, mid, nr, err);
 	}
 	return ret;
 }
@@ -277,16 +292,18 @@ static int merge_rest(struct walk *w)
  */
 
 /* A raw image is one run of data. */
-static int raw_extents(const struct qc2_source *src, uint32_t link,
+static int raw_extents(const struct pass *p, size_t link,
 		       struct qc2_extents *list)
 {
-	uint64_t sectors = (src->size + 511) / 512, pos, step;
+	uint64_t end = p->chain->links[link].virtual_size / 512, pos, step;
 	int ret = 0;
 
-	for (pos = 0; pos < sectors && !ret; pos += step) {
+	if (end > p->to)
+		end = p->to;
+	for (pos = p->from; pos < end && !ret; pos += step) {
 		struct qc2_extent ext;
 
-		step = sectors - pos;
+		step = end - pos;
 		if (step > 1U << 31)
 			step = 1U << 31;
 		ext = (struct qc2_extent){
@@ -300,72 +317,164 @@ static int raw_extents(const struct qc2_source *src, uint32_t link,
 	return ret;
 }
 
-static int read_link(struct walk *w, size_t i)
+static int read_link(struct pass *p, size_t i)
 {
-	struct qc2_link *link = &w->chain->links[i];
-	struct opening *open = &w->open[i];
+	const struct qc2_link *link = &p->chain->links[i];
+	struct qc2_qcow2 *img = p->walk->open[i].img;
+	struct part *part = &p->parts[i];
 	int ret;
 
-	if (open->img)
-		return qc2_qcow2_extents(open->img, qc2_object_data(i),
+	if (img)
+		return qc2_qcow2_extents(img, p->from, p->to, qc2_object_data(i),
 			link->data_url ? link->data_size : link->size,
-			qc2_object_unpacked(i), &open->list, &link->packed,
-			&open->err);
-	ret = raw_extents(open->src, i, &open->list);
-	return ret ? qc2_fail(&open->err, -ret, "out of memory") : 0;
-}
-
-/* What needs a link only until its tables were read. */
-static void close_link(struct opening *open)
-{
-	qc2_qcow2_close(open->img);
-	open->img = NULL;
-	if (open->src)
-		open->src->ops->close(open->src);
-	open->src = NULL;
+			qc2_object_unpacked(i), &part->list, &part->packed,
+			&part->err);
+	ret = raw_extents(p, i, &part->list);
+	return ret ? qc2_fail(&part->err, -ret, "out of memory") : 0;
 }
 
 static void *reader(void *arg)
 {
-	struct walk *w = arg;
+	struct pass *p = arg;
 	size_t i;
 	int ret;
 
-	while (!atomic_load(&w->failed)) {
-		i = atomic_fetch_add(&w->unread, 1);
-		if (i >= w->chain->nr_links)
+	while (!atomic_load(&p->failed)) {
+		i = atomic_fetch_add(&p->unread, 1);
+		if (i >= p->chain->nr_links)
 			break;
-		ret = read_link(w, i);
-		close_link(&w->open[i]);
+		ret = read_link(p, i);
 		if (!ret)
-			ret = merge_finished(w, i, &w->open[i].err);
+			ret = merge_finished(p, i, &p->parts[i].err);
 		if (ret)
-			atomic_store(&w->failed, true);
-		w->open[i].ret = ret;
+			atomic_store(&p->failed, true);
+		p->parts[i].ret = ret;
 	}
 	return NULL;
 }
 
 /* Reads the tables of all links; without threads if there can be none. */
-static int read_links(struct walk *w)
+static int read_links(struct pass *p, struct qc2_err *err)
 {
 	pthread_t threads[MAX_READERS];
 	size_t nr = 0, i;
 
-	while (nr + 1 < w->chain->nr_links && nr < MAX_READERS &&
-	       !pthread_create(&threads[nr], NULL, reader, w))
+	while (nr + 1 < p->chain->nr_links && nr < MAX_READERS &&
+	       !pthread_create(&threads[nr], NULL, reader, p))
 		nr++;
-	reader(w);
+	reader(p);
 	for (i = 0; i < nr; i++)
 		pthread_join(threads[i], NULL);
 	/* The error nearest to the top is the one that a walk would have met. */
-	for (i = 0; i < w->chain->nr_links; i++) {
-		if (w->open[i].ret) {
-			*w->err = w->open[i].err;
-			return w->open[i].ret;
+	for (i = 0; i < p->chain->nr_links; i++) {
+		if (p->parts[i].ret) {
+			*err = p->parts[i].err;
+			return p->parts[i].ret;
 		}
 	}
 	return 0;
+}
+
+static void free_pass(struct pass *p)
+{
+	size_t i;
+
+	if (!p)
+		return;
+	for (i = 0; p->parts && i < p->chain->nr_links; i++) {
+		qc2_extents_free(&p->parts[i].list);
+		qc2_packed_put(p->parts[i].packed);
+	}
+	free(p->parts);
+	qc2_index_free(p->index);
+	free(p);
+}
+
+static int run_pass(struct pass *p, struct qc2_err *err)
+{
+	int ret = read_links(p, err);
+
+	if (!ret)
+		ret = merge_rest(p, err);
+	if (ret)
+		return ret;
+	p->index = qc2_index_build(&p->parts[0].list, p->chain->nr_sectors);
+	return p->index ? 0 : qc2_fail(err, ENOMEM, "out of memory");
+}
+
+/* To be freed by the caller in any case. */
+static int read_tables(const struct qc2_walk *walk, uint64_t from, uint64_t to,
+		       struct pass **pass, struct qc2_err *err)
+{
+	struct pass *p = calloc(1, sizeof(*p));
+
+	*pass = p;
+	if (!p)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	p->walk = walk;
+	p->chain = walk->chain;
+	p->from = from;
+	p->to = to;
+	p->parts = calloc(p->chain->nr_links, sizeof(*p->parts));
+	if (!p->parts)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	return run_pass(p, err);
+}
+
+int qc2_walk_window(struct qc2_walk *walk, uint64_t from, uint64_t to,
+		    struct qc2_index **index, struct qc2_err *err)
+{
+	struct pass *pass;
+	size_t i;
+	int ret;
+
+	ret = read_tables(walk, from, to, &pass, err);
+	*index = NULL;
+	if (!ret) {
+		*index = pass->index;
+		pass->index = NULL;
+	}
+	for (i = 0; *index && i < (*index)->nr_extents; i++) {
+		if (qc2_object_is_unpacked((*index)->extents[i].object)) {
+			qc2_index_free(*index);
+			*index = NULL;
+		}
+	}
+	free_pass(pass);
+	return ret;
+}
+
+int qc2_walk_read(struct qc2_walk *walk, struct qc2_err *err)
+{
+	struct pass *pass;
+	int ret;
+
+	ret = read_tables(walk, 0, UINT64_MAX, &pass, err);
+	if (ret)
+		free_pass(pass);
+	else
+		walk->whole = pass;
+	return ret;
+}
+
+void qc2_walk_complete(struct qc2_walk *walk)
+{
+	struct qc2_chain *chain = walk->chain;
+	struct pass *p = walk->whole;
+	size_t i;
+
+	for (i = 0; i < chain->nr_links; i++) {
+		chain->links[i].packed = p->parts[i].packed;
+		p->parts[i].packed = NULL;
+	}
+	chain->index = p->index;
+	p->index = NULL;
+	for (i = 0; i < chain->index->nr_extents; i++) {
+		const struct qc2_extent *ext = &chain->index->extents[i];
+
+		chain->links[qc2_object_link(ext->object)].live_sectors +=
+			ext->nr_sectors;
+	}
 }
 
 /*
@@ -419,28 +528,7 @@ static int make_id(struct qc2_chain *chain, struct qc2_err *err)
 	return 0;
 }
 
-static int finish(struct walk *w)
-{
-	struct qc2_chain *chain = w->chain;
-	size_t i;
-
-	if (!chain->links[0].virtual_size)
-		return qc2_fail(w->err, EINVAL,
-			"%s: the disk has a size of 0", chain->links[0].url);
-	chain->index = qc2_index_build(&w->open[0].list,
-				       chain->links[0].virtual_size / 512);
-	if (!chain->index)
-		return qc2_fail(w->err, ENOMEM, "out of memory");
-	for (i = 0; i < chain->index->nr_extents; i++) {
-		const struct qc2_extent *ext = &chain->index->extents[i];
-
-		chain->links[qc2_object_link(ext->object)].live_sectors +=
-			ext->nr_sectors;
-	}
-	return make_id(chain, w->err);
-}
-
-static int walk(struct walk *w)
+static int walk_headers(struct qc2_walk *w)
 {
 	int ret = 0;
 
@@ -450,55 +538,100 @@ static int walk(struct walk *w)
 		if (!ret)
 			ret = open_link(w);
 	}
-	if (!ret)
-		ret = read_links(w);
-	if (!ret)
-		ret = merge_rest(w);
-	return ret ? ret : finish(w);
+	if (ret)
+		return ret;
+	w->chain->nr_sectors = w->chain->links[0].virtual_size / 512;
+	if (!w->chain->nr_sectors)
+		return qc2_fail(w->err, EINVAL,
+			"%s: the disk has a size of 0", w->chain->links[0].url);
+	return make_id(w->chain, w->err);
+}
+
+int qc2_walk_new(struct qc2_opener *opener, const char *url,
+		 const struct qc2_chain_limits *limits, struct qc2_walk **walk,
+		 struct qc2_err *err)
+{
+	struct qc2_walk *w = calloc(1, sizeof(*w));
+	int ret;
+
+	if (!w)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	w->opener = opener;
+	w->limits = limits;
+	w->err = err;
+	w->chain = calloc(1, sizeof(*w->chain));
+	ret = w->chain ? qc2_url_top(url, &w->next, err) :
+			 qc2_fail(err, ENOMEM, "out of memory");
+	if (!ret) {
+		w->chain->refs = 1;
+		w->chain->snapshot = w->next.snapshot;
+		w->next.snapshot = NULL;
+		ret = walk_headers(w);
+		qc2_top_free(&w->next);
+	}
+	w->err = NULL;
+	if (ret) {
+		qc2_walk_free(w);
+		return ret;
+	}
+	*walk = w;
+	return 0;
+}
+
+struct qc2_chain *qc2_walk_chain(struct qc2_walk *walk)
+{
+	return walk->chain;
+}
+
+void qc2_walk_free(struct qc2_walk *walk)
+{
+	size_t i;
+
+	if (!walk)
+		return;
+	free_pass(walk->whole);
+	for (i = 0; walk->open && i < walk->chain->nr_links; i++) {
+		struct opening *open = &walk->open[i];
+
+		qc2_qcow2_close(open->img);
+		if (open->src)
+			open->src->ops->close(open->src);
+	}
+	free(walk->open);
+	qc2_chain_put(walk->chain);
+	free(walk);
 }
 
 int qc2_chain_open(struct qc2_opener *opener, const char *url,
 		   const struct qc2_chain_limits *limits,
 		   struct qc2_chain **chain, struct qc2_err *err)
 {
-	struct walk w = {
-		.opener = opener,
-		.limits = limits,
-		.err = err,
-	};
-	size_t i;
+	struct qc2_walk *walk;
 	int ret;
 
-	ret = qc2_url_top(url, &w.next, err);
+	ret = qc2_walk_new(opener, url, limits, &walk, err);
 	if (ret)
 		return ret;
-	w.chain = calloc(1, sizeof(*w.chain));
-	if (!w.chain) {
-		qc2_top_free(&w.next);
-		return qc2_fail(err, ENOMEM, "out of memory");
+	ret = qc2_walk_read(walk, err);
+	if (!ret) {
+		qc2_walk_complete(walk);
+		*chain = qc2_chain_ref(qc2_walk_chain(walk));
 	}
-	w.chain->snapshot = w.next.snapshot;
-	w.next.snapshot = NULL;
-	ret = walk(&w);
-	qc2_top_free(&w.next);
-	for (i = 0; w.open && i < w.chain->nr_links; i++) {
-		close_link(&w.open[i]);
-		qc2_extents_free(&w.open[i].list);
-	}
-	free(w.open);
-	if (ret) {
-		qc2_chain_free(w.chain);
-		return ret;
-	}
-	*chain = w.chain;
-	return 0;
+	qc2_walk_free(walk);
+	return ret;
 }
 
-void qc2_chain_free(struct qc2_chain *chain)
+struct qc2_chain *qc2_chain_ref(struct qc2_chain *chain)
+{
+	__atomic_add_fetch(&chain->refs, 1, __ATOMIC_RELAXED);
+	return chain;
+}
+
+void qc2_chain_put(struct qc2_chain *chain)
 {
 	size_t i;
 
-	if (!chain)
+	if (!chain || __atomic_sub_fetch(&chain->refs, 1, __ATOMIC_ACQ_REL))
 		return;
 	for (i = 0; i < chain->nr_links; i++) {
 		free(chain->links[i].url);

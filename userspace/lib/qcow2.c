@@ -425,6 +425,7 @@ int qc2_qcow2_open(struct qc2_source *src, struct qc2_qcow2 **imgp,
 
 	if (!img)
 		return qc2_fail(err, ENOMEM, "out of memory");
+	pthread_mutex_init(&img->l1_lock, NULL);
 	img->src = src;
 	img->head_len = src->size < QC2_HEAD_BYTES ? src->size : QC2_HEAD_BYTES;
 	img->head = malloc(img->head_len ? img->head_len : 1);
@@ -450,8 +451,10 @@ void qc2_qcow2_close(struct qc2_qcow2 *img)
 		return;
 	free(img->head);
 	free(img->tables);
+	free(img->l2);
 	free(img->backing_name);
 	free(img->data_name);
+	pthread_mutex_destroy(&img->l1_lock);
 	free(img);
 }
 

@@ -26,6 +26,12 @@ static inline uint64_t qcow2_cluster_size(const struct qc2_qcow2 *img)
 	return 1ULL << img->cluster_bits;
 }
 
+/* An L2 table that is there. */
+struct qcow2_table {
+	uint64_t offset;
+	uint32_t l1_index;
+};
+
 /* How much of the virtual disk one L2 table maps, as a shift. */
 static inline unsigned int qcow2_l2_bits(const struct qc2_qcow2 *img)
 {

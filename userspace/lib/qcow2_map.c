@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The L1 and L2 tables of a qcow2 image: a list of what the image holds.
- * Without state of its own; an image is used by one thread at a time.
+ * The L1 and L2 tables of a qcow2 image: a list of what the image holds.  The L1
+ * table is read when it is first needed, under the image's lock; after that
+ * nothing in an image changes, and several threads may list parts of it.
  */
 #include <endian.h>
 #include <errno.h>
@@ -16,7 +17,8 @@
 /* One read of several L2 tables. */
 #define MAX_READ		(2 << 20)
 #define MAX_GAP			(64 << 10)
-/* What is read with a small L1 table. */
+/* What is read with the L1 table: not less, and not more unless it is larger. */
+#define MIN_SPECULATION		(64 << 10)
 #define MAX_SPECULATION		(128 << 10)
 
 static const char *url_of(const struct qc2_qcow2 *img)
@@ -24,15 +26,16 @@ static const char *url_of(const struct qc2_qcow2 *img)
 	return img->src->url;
 }
 
-/* An L2 table that is there. */
-struct table {
-	uint64_t offset;
-	uint32_t l1_index;
+/* What is to be read of an L2 table. */
+struct portion {
+	const struct qcow2_table *table;
+	uint32_t first, nr;	/* entries */
 };
 
 /* One listing. */
 struct walk {
 	struct qc2_qcow2 *img;
+	uint64_t from, to;	/* bytes of the virtual disk, whole clusters */
 	uint32_t data;
 	uint64_t data_size;
 	uint32_t packed_object;
@@ -40,13 +43,13 @@ struct walk {
 	struct qc2_packed *packed;
 	struct qc2_err *err;
 	uint64_t clusters_left;	/* that the file can hold */
-	struct table *tables;
-	size_t nr_tables;
+	struct portion *portions;	/* in the order of the file */
+	size_t nr_portions;
 };
 
 /* An entry that is being looked at, for errors. */
 struct entry {
-	const struct table *table;
+	const struct qcow2_table *table;
 	size_t nr;
 	uint64_t pos;		/* on the virtual disk, bytes */
 	uint64_t len;		/* of the cluster, up to the end of the disk */
@@ -209,24 +212,30 @@ static int walk_entry(struct walk *w, const struct entry *e)
 	return ret ? ret : add_data(w, e->pos, e->len, host);
 }
 
-static int walk_table(struct walk *w, const struct table *table,
-		      const uint8_t *l2)
+static size_t entry_len(const struct qc2_qcow2 *img)
+{
+	return img->extended_l2 ? 16 : 8;
+}
+
+static int walk_portion(struct walk *w, const struct portion *portion,
+			const uint8_t *l2)
 {
 	struct qc2_qcow2 *img = w->img;
 	uint64_t size = qcow2_cluster_size(img), disk = img->virtual_size;
-	size_t entry_len = img->extended_l2 ? 16 : 8;
-	struct entry e = {
-		.table = table,
-		.pos = (uint64_t)table->l1_index << qcow2_l2_bits(img),
-	};
+	struct entry e = { .table = portion->table };
+	uint32_t i;
 	int ret = 0;
 
-	for (; e.nr < size / entry_len && e.pos < disk && !ret;
-	     e.nr++, e.pos += size) {
-		memcpy(&e.value, l2 + entry_len * e.nr, 8);
+	for (i = 0; i < portion->nr && !ret; i++, l2 += entry_len(img)) {
+		e.nr = portion->first + i;
+		e.pos = ((uint64_t)e.table->l1_index << qcow2_l2_bits(img)) +
+			e.nr * size;
+		if (e.pos >= disk)
+			break;
+		memcpy(&e.value, l2, 8);
 		e.value = be64toh(e.value);
 		if (img->extended_l2) {
-			memcpy(&e.bitmap, l2 + entry_len * e.nr + 8, 8);
+			memcpy(&e.bitmap, l2 + 8, 8);
 			e.bitmap = be64toh(e.bitmap);
 		}
 		e.len = disk - e.pos < size ? disk - e.pos : size;
@@ -236,144 +245,268 @@ static int walk_table(struct walk *w, const struct table *table,
 	return ret;
 }
 
+/*
+ * ---------------------------------------------------------------------------
+ * The L1 table
+ * ---------------------------------------------------------------------------
+ */
+
 static int cmp_table(const void *a, const void *b)
 {
-	const struct table *x = a, *y = b;
+	const struct qcow2_table *x = a, *y = b;
 
 	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
 /*
- * Reads the L1 table with the cluster behind it, in which qemu-img has the first
- * L2 table.
+ * Reads the L1 table with what qemu-img has behind it: the first L2 table, of
+ * which @l2_len bytes are wanted.
  */
-static int read_l1(struct walk *w, uint64_t l1_len)
+static int read_ahead_l1(struct qc2_qcow2 *img, uint64_t l1_len, uint64_t l2_len,
+			 struct qc2_err *err)
 {
-	uint64_t size = qcow2_cluster_size(w->img), start, end;
-	struct qc2_qcow2 *img = w->img;
+	uint64_t size = qcow2_cluster_size(img), len;
 
-	start = img->l1_offset;
-	if (qcow2_peek(img, start, l1_len))
+	if (qcow2_peek(img, img->l1_offset, l1_len))
 		return 0;
-	end = start + ((l1_len + size - 1) & ~(size - 1)) + size;
-	if (end - start > MAX_SPECULATION)
-		end = start + (l1_len > MAX_SPECULATION ? l1_len : MAX_SPECULATION);
-	return qcow2_read_ahead(img, start, end - start, w->err);
+	len = ((l1_len + size - 1) & ~(size - 1)) + l2_len;
+	if (len < MIN_SPECULATION)
+		len = MIN_SPECULATION;
+	if (len > MAX_SPECULATION)
+		len = l1_len;
+	return qcow2_read_ahead(img, img->l1_offset, len, err);
 }
 
-/* Reads the L1 table and lists the L2 tables in the order of the file. */
-static int find_tables(struct walk *w)
+static int check_table(struct qc2_qcow2 *img, const struct qcow2_table *table,
+		       struct qc2_err *err)
 {
-	struct qc2_qcow2 *img = w->img;
-	uint64_t nr = qcow2_l1_needed(img, img->virtual_size);
-	uint64_t size = qcow2_cluster_size(img), *l1;
-	size_t i;
+	uint64_t size = qcow2_cluster_size(img);
+
+	if (table->offset & (size - 1))
+		return qc2_fail(err, EINVAL,
+			"%s: damaged: entry %" PRIu32 " of the L1 table leads to offset %" PRIu64 ", which is not a multiple of the cluster size",
+			url_of(img), table->l1_index, table->offset);
+	if (size > img->src->size || table->offset > img->src->size - size)
+		return qcow2_fail_truncated(img, err, "L2 table", table->offset,
+					    size);
+	return 0;
+}
+
+/* Lists the L2 tables of an L1 table in the order of the file. */
+static int list_tables(struct qc2_qcow2 *img, const uint64_t *l1, size_t nr,
+		       struct qc2_err *err)
+{
+	struct qcow2_table *tables;
+	size_t i, n = 0;
+	int ret;
+
+	for (i = 0; i < nr; i++)
+		n += !!(be64toh(l1[i]) & QCOW2_OFFSET_MASK);
+	tables = calloc(n + 1, sizeof(*tables));
+	if (!tables)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	img->l2 = tables;
+	for (i = 0, n = 0; i < nr; i++) {
+		tables[n].offset = be64toh(l1[i]) & QCOW2_OFFSET_MASK;
+		tables[n].l1_index = i;
+		if (!tables[n].offset)
+			continue;
+		ret = check_table(img, &tables[n], err);
+		if (ret)
+			return ret;
+		n++;
+	}
+	qsort(tables, n, sizeof(*tables), cmp_table);
+	for (i = 1; i < n; i++)
+		if (tables[i].offset == tables[i - 1].offset)
+			return qc2_fail(err, EINVAL,
+				"%s: damaged: entries %" PRIu32 " and %" PRIu32 " of the L1 table share an L2 table; repair a copy of it with qemu-img check -r all",
+				url_of(img), tables[i - 1].l1_index,
+				tables[i].l1_index);
+	img->nr_l2 = n;
+	return 0;
+}
+
+/* Keeps of what was read ahead no more than begins with an L2 table. */
+static void trim_tables(struct qc2_qcow2 *img)
+{
+	size_t i = 0, skip;
+	uint8_t *tables;
+
+	while (i < img->nr_l2 && img->l2[i].offset < img->tables_offset)
+		i++;
+	if (i == img->nr_l2 ||
+	    img->l2[i].offset - img->tables_offset >= img->tables_len) {
+		free(img->tables);
+		img->tables = NULL;
+		img->tables_len = 0;
+		return;
+	}
+	skip = img->l2[i].offset - img->tables_offset;
+	img->tables_offset += skip;
+	img->tables_len -= skip;
+	memmove(img->tables, img->tables + skip, img->tables_len);
+	tables = realloc(img->tables, img->tables_len);
+	if (tables)
+		img->tables = tables;
+}
+
+/* @l2_len: bytes of an L2 table that are going to be looked at */
+static int load_l1(struct qc2_qcow2 *img, uint64_t l2_len, struct qc2_err *err)
+{
+	uint64_t nr = qcow2_l1_needed(img, img->virtual_size), *l1;
 	int ret;
 
 	if (!nr)
 		return 0;
 	l1 = malloc(nr * sizeof(*l1));
 	if (!l1)
-		return qc2_fail(w->err, ENOMEM, "out of memory");
-	ret = read_l1(w, nr * sizeof(*l1));
+		return qc2_fail(err, ENOMEM, "out of memory");
+	ret = read_ahead_l1(img, nr * sizeof(*l1), l2_len, err);
 	if (!ret)
 		ret = qcow2_read(img, "L1 table", img->l1_offset, l1,
-				 nr * sizeof(*l1), w->err);
-	if (ret)
-		goto out;
-	for (i = 0; i < nr; i++)
-		if (be64toh(l1[i]) & QCOW2_OFFSET_MASK)
-			w->nr_tables++;
-	w->tables = calloc(w->nr_tables + 1, sizeof(*w->tables));
-	if (!w->tables) {
-		ret = qc2_fail(w->err, ENOMEM, "out of memory");
-		goto out;
-	}
-	for (i = 0, w->nr_tables = 0; i < nr && !ret; i++) {
-		uint64_t offset = be64toh(l1[i]) & QCOW2_OFFSET_MASK;
-
-		if (!offset)
-			continue;
-		if (offset & (size - 1))
-			ret = qc2_fail(w->err, EINVAL,
-				"%s: damaged: entry %zu of the L1 table leads to offset %" PRIu64 ", which is not a multiple of the cluster size",
-				url_of(img), i, offset);
-		else if (size > img->src->size ||
-			 offset > img->src->size - size)
-			ret = qcow2_fail_truncated(img, w->err, "L2 table",
-						   offset, size);
-		w->tables[w->nr_tables].offset = offset;
-		w->tables[w->nr_tables++].l1_index = i;
-	}
-	if (ret)
-		goto out;
-	qsort(w->tables, w->nr_tables, sizeof(*w->tables), cmp_table);
-	for (i = 1; i < w->nr_tables; i++)
-		if (w->tables[i].offset == w->tables[i - 1].offset) {
-			ret = qc2_fail(w->err, EINVAL,
-				"%s: damaged: entries %" PRIu32 " and %" PRIu32 " of the L1 table share an L2 table; repair a copy of it with qemu-img check -r all",
-				url_of(img), w->tables[i - 1].l1_index,
-				w->tables[i].l1_index);
-			break;
-		}
-out:
+				 nr * sizeof(*l1), err);
+	if (!ret)
+		ret = list_tables(img, l1, nr, err);
 	free(l1);
+	if (ret) {
+		free(img->l2);
+		img->l2 = NULL;
+	} else {
+		trim_tables(img);
+	}
 	return ret;
 }
 
-/* Number of tables from @first on that one read brings. */
-static size_t group_len(const struct walk *w, size_t first)
+/* Once for an image; who comes second waits. */
+static int need_l1(struct walk *w)
 {
-	uint64_t size = qcow2_cluster_size(w->img), start = w->tables[first].offset;
+	uint64_t size = qcow2_cluster_size(w->img);
+	uint64_t l2_len = (w->to - w->from) / size * entry_len(w->img);
+	struct qc2_qcow2 *img = w->img;
+	int ret = 0;
+
+	pthread_mutex_lock(&img->l1_lock);
+	if (!img->l1_read)
+		ret = load_l1(img, l2_len < size ? l2_len : size, w->err);
+	img->l1_read = !ret;
+	pthread_mutex_unlock(&img->l1_lock);
+	return ret;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * L2 tables
+ * ---------------------------------------------------------------------------
+ */
+
+/* Lists what of the L2 tables maps from..to, in the order of the file. */
+static int find_portions(struct walk *w)
+{
+	struct qc2_qcow2 *img = w->img;
+	unsigned int bits = qcow2_l2_bits(img);
 	size_t i;
 
-	for (i = first + 1; i < w->nr_tables; i++)
-		if (w->tables[i].offset - w->tables[i - 1].offset >
-		    size + MAX_GAP ||
-		    w->tables[i].offset + size - start > MAX_READ)
+	for (i = 0; i < img->nr_l2; i++)
+		w->nr_portions += img->l2[i].l1_index >= w->from >> bits &&
+				  img->l2[i].l1_index <= (w->to - 1) >> bits;
+	w->portions = calloc(w->nr_portions + 1, sizeof(*w->portions));
+	if (!w->portions)
+		return qc2_fail(w->err, ENOMEM, "out of memory");
+	for (i = 0, w->nr_portions = 0; i < img->nr_l2; i++) {
+		uint64_t start = (uint64_t)img->l2[i].l1_index << bits;
+		uint64_t from = start, to = start + (1ULL << bits);
+		struct portion *portion = &w->portions[w->nr_portions];
+
+		if (to <= w->from || start >= w->to)
+			continue;
+		if (from < w->from)
+			from = w->from;
+		if (to > w->to)
+			to = w->to;
+		portion->table = &img->l2[i];
+		portion->first = (from - start) >> img->cluster_bits;
+		portion->nr = (to - from) >> img->cluster_bits;
+		w->nr_portions++;
+	}
+	return 0;
+}
+
+static uint64_t portion_offset(const struct walk *w, size_t i)
+{
+	const struct portion *portion = &w->portions[i];
+
+	return portion->table->offset + portion->first * entry_len(w->img);
+}
+
+static uint64_t portion_end(const struct walk *w, size_t i)
+{
+	return portion_offset(w, i) + w->portions[i].nr * entry_len(w->img);
+}
+
+/* Number of portions from @first on that one read brings. */
+static size_t group_len(const struct walk *w, size_t first)
+{
+	uint64_t start = portion_offset(w, first);
+	size_t i;
+
+	for (i = first + 1; i < w->nr_portions; i++)
+		if (portion_offset(w, i) - portion_end(w, i - 1) > MAX_GAP ||
+		    portion_end(w, i) - start > MAX_READ)
 			break;
 	return i - first;
 }
 
-static int walk_tables(struct walk *w)
+static int walk_group(struct walk *w, size_t first, size_t nr, uint8_t **buf)
 {
-	uint64_t size = qcow2_cluster_size(w->img), start, len;
+	uint64_t start = portion_offset(w, first);
+	uint64_t len = portion_end(w, first + nr - 1) - start;
+	size_t i;
+	int ret;
+
+	if (!*buf)
+		*buf = malloc(MAX_READ);
+	if (!*buf)
+		return qc2_fail(w->err, ENOMEM, "out of memory");
+	ret = qcow2_read(w->img, "L2 table", start, *buf, len, w->err);
+	for (i = first; i < first + nr && !ret; i++)
+		ret = walk_portion(w, &w->portions[i],
+				   *buf + (portion_offset(w, i) - start));
+	return ret;
+}
+
+static int walk_portions(struct walk *w)
+{
 	const uint8_t *known;
 	uint8_t *buf = NULL;
 	size_t i, nr;
 	int ret = 0;
 
-	for (i = 0; i < w->nr_tables && !ret; i += nr) {
-		start = w->tables[i].offset;
+	for (i = 0; i < w->nr_portions && !ret; i += nr) {
+		uint64_t start = portion_offset(w, i);
+
 		nr = 1;
-		known = qcow2_peek(w->img, start, size);
+		known = qcow2_peek(w->img, start, portion_end(w, i) - start);
 		if (known) {
-			ret = walk_table(w, &w->tables[i], known);
+			ret = walk_portion(w, &w->portions[i], known);
 			continue;
 		}
-		if (!buf)
-			buf = malloc(MAX_READ);
-		if (!buf) {
-			ret = qc2_fail(w->err, ENOMEM, "out of memory");
-			break;
-		}
 		nr = group_len(w, i);
-		len = w->tables[i + nr - 1].offset + size - start;
-		ret = qcow2_read(w->img, "L2 table", start, buf, len, w->err);
-		for (size_t k = i; k < i + nr && !ret; k++)
-			ret = walk_table(w, &w->tables[k],
-					 buf + (w->tables[k].offset - start));
+		ret = walk_group(w, i, nr, &buf);
 	}
 	free(buf);
 	return ret;
 }
 
-int qc2_qcow2_extents(struct qc2_qcow2 *img, uint32_t data, uint64_t data_size,
-		      uint32_t packed_object, struct qc2_extents *list,
-		      struct qc2_packed **packed, struct qc2_err *err)
+int qc2_qcow2_extents(struct qc2_qcow2 *img, uint64_t from, uint64_t to,
+		      uint32_t data, uint64_t data_size, uint32_t packed_object,
+		      struct qc2_extents *list, struct qc2_packed **packed,
+		      struct qc2_err *err)
 {
+	uint64_t size = qcow2_cluster_size(img);
 	struct walk w = {
 		.img = img,
+		.from = from * 512 & ~(size - 1),
 		.data = data,
 		.data_size = data_size,
 		.packed_object = packed_object,
@@ -383,13 +516,17 @@ int qc2_qcow2_extents(struct qc2_qcow2 *img, uint32_t data, uint64_t data_size,
 	};
 	int ret;
 
-	ret = find_tables(&w);
+	*packed = NULL;
+	w.to = to > img->virtual_size / 512 ? img->virtual_size : to * 512;
+	w.to = (w.to + size - 1) & ~(size - 1);
+	if (w.from >= w.to)
+		return 0;
+	ret = need_l1(&w);
 	if (!ret)
-		ret = walk_tables(&w);
-	free(w.tables);
-	free(img->tables);
-	img->tables = NULL;
-	img->tables_len = 0;
+		ret = find_portions(&w);
+	if (!ret)
+		ret = walk_portions(&w);
+	free(w.portions);
 	*packed = w.packed;
 	if (ret)
 		return ret;

@@ -2,8 +2,8 @@
 /*
  * What the image code reads from: an object of known size, pinned to one
  * version.  The stores (HTTP, files) implement it; unit tests use files and
- * memory.  Reads are synchronous.  A source is used by one thread at a time, but
- * several sources of one opener may be in use at once.
+ * memory.  Reads are synchronous; several threads may read from a source, and open
+ * others, at once.
  */
 #ifndef QC2_SOURCE_H
 #define QC2_SOURCE_H
@@ -17,7 +17,7 @@
  * What opening a source reads of it at once, in bytes: the header, with all that
  * lies in the same cluster, and all tables of a small image.
  */
-#define QC2_HEAD_BYTES		(16 << 10)
+#define QC2_HEAD_BYTES		(12 << 10)
 
 struct qc2_source;
 

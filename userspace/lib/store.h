@@ -8,8 +8,8 @@
  * synchronous reader below, the daemon's event loop) has the same checks.
  *
  * struct qc2_store is the synchronous reader: it opens objects for the image
- * code.  A source belongs to one thread, but several may be read at once; and
- * qc2_store_cancel() may be called from any thread.
+ * code.  Any thread may open and read; and qc2_store_cancel() may be called from
+ * any.
  *
  * An object is pinned to the version seen when it was opened: its ETag, else
  * its Last-Modified; size and modification time of a file.  Every later
@@ -140,8 +140,7 @@ struct qc2_opener *qc2_store_opener(struct qc2_store *store);
 /* From any thread: what is running or comes later fails with -ECANCELED. */
 void qc2_store_cancel(struct qc2_store *store);
 
-/* Requests sent and bytes received so far; when nothing is being read. */
-void qc2_store_stats(const struct qc2_store *store, uint64_t *requests,
-		     uint64_t *bytes);
+/* Requests sent and bytes received so far.  Any thread. */
+void qc2_store_stats(struct qc2_store *store, uint64_t *requests, uint64_t *bytes);
 
 #endif

@@ -294,9 +294,10 @@ void qc2_store_cancel(struct qc2_store *store)
 	atomic_store(&store->canceled, true);
 }
 
-void qc2_store_stats(const struct qc2_store *store, uint64_t *requests,
-		     uint64_t *bytes)
+void qc2_store_stats(struct qc2_store *store, uint64_t *requests, uint64_t *bytes)
 {
+	pthread_mutex_lock(&store->lock);
 	*requests = store->requests;
 	*bytes = store->bytes;
+	pthread_mutex_unlock(&store->lock);
 }

@@ -156,12 +156,12 @@ int main(int argc, char **argv)
 	if (ret)
 		goto fail;
 	out = fopen(argv[2], "w");
-	if (!out || ftruncate(fileno(out), chain->index->nr_sectors * 512)) {
+	if (!out || ftruncate(fileno(out), chain->nr_sectors * 512)) {
 		perror(argv[2]);
 		return 1;
 	}
 	ret = copy_chain(chain, out, &err);
-	qc2_chain_free(chain);
+	qc2_chain_put(chain);
 	if (fclose(out) && !ret)
 		ret = qc2_fail(&err, EIO, "%s: write failed", argv[2]);
 	if (!ret)
