@@ -99,6 +99,8 @@ start_chaind()
 		size=1G
 		[tip]
 		dir=$T/tips
+		[chain]
+		index_dir=$T/index
 		END
 		printf '%s\n' "$@" >> "$CONF"
 	fi

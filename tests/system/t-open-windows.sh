@@ -49,6 +49,24 @@ wait_until 30 index_complete
 cmp "$T/plain" /dev/mapper/vmdisk
 chainctl stop vmdisk --discard
 
+# The tables of a link are read once on a host: the same chain again needs the
+# headers alone, another top image over it besides those its own tables.
+http_reset
+chainctl start "$HTTP/link$((depth - 1)).qcow2" vmdisk
+index_complete
+[ "$(http_requests)" = $depth ] || fail "$(cat "$T/access.log")"
+read_at $((place >> 20)) "$T/plain"
+[ "$(http_requests)" = $depth ] || fail "what is in the cache was fetched"
+chainctl stop vmdisk --discard
+qemu-img create -q -f qcow2 -u -b "link$((depth - 1)).qcow2" -F qcow2 "$T/store/other.qcow2" 1G
+http_reset
+chainctl start "$HTTP/other.qcow2" vmdisk
+cmp "$T/plain" /dev/mapper/vmdisk
+wait_until 30 index_complete
+[ "$(http_requests " /link.* bytes=0-12287$")" = $depth ]
+[ "$(http_requests " 81920 /link")" = 0 ] || fail "$(cat "$T/access.log")"
+chainctl stop vmdisk --discard
+
 # Nobody reads: the index comes all the same.
 chainctl start "$HTTP/${top##*/}" vmdisk
 wait_until 30 index_complete

@@ -30,6 +30,7 @@ TAILQ_HEAD(disk_list, disk);
 struct chaind {
 	struct qc2_config cfg;
 	struct qc2_store_config store_cfg;
+	bool has_index_dir;
 	sd_event *event;
 	struct kernel *kernel;
 	struct cache *cache;

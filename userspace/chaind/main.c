@@ -152,11 +152,24 @@ static unsigned int count_bufs(void)
 	return nr > MAX_BUFS ? MAX_BUFS : nr;
 }
 
+/* Index files save time; without them disks start nevertheless. */
+static void setup_index_dir(void)
+{
+	const char *dir = chaind.cfg.index_dir;
+
+	chaind.has_index_dir = !mkdir(dir, 0700) ||
+			       (errno == EEXIST && !access(dir, W_OK | X_OK));
+	if (!chaind.has_index_dir)
+		log_warn("%s: %s; the tables of images are read anew for each disk",
+			 dir, strerror(errno));
+}
+
 static int setup_parts(struct qc2_err *err)
 {
 	int ret;
 
 	TAILQ_INIT(&chaind.disks);
+	setup_index_dir();
 	chaind.store_cfg.ca_file = chaind.cfg.ca_file;
 	chaind.store_cfg.connect_timeout_s = chaind.cfg.connect_timeout_s;
 	chaind.store_cfg.low_speed_time_s = chaind.cfg.low_speed_time_s;

@@ -40,7 +40,6 @@ struct opening {
 	struct qc2_store *store;
 	uint64_t requests, bytes;	/* of the store, counted already */
 	struct qc2_walk *walk;
-	bool complete;			/* by the first step */
 	struct step first, next_window, all;
 	struct window window;		/* being read */
 	struct window *windows;
@@ -119,14 +118,15 @@ static void first_run(struct job *job)
 
 	step->ret = qc2_walk_new(qc2_store_opener(o->store), o->url, &o->limits,
 				 &o->walk, &step->err);
-	if (step->ret)
+	if (step->ret || qc2_walk_chain(o->walk)->index)
 		return;
 	if (qc2_walk_chain(o->walk)->nr_sectors > WINDOW_SECTORS) {
 		read_window(o, step);
 		return;
 	}
 	step->ret = qc2_walk_read(o->walk, &step->err);
-	o->complete = !step->ret;
+	if (!step->ret)
+		qc2_walk_complete(o->walk);
 }
 
 static void start_timer(struct opening *o, uint64_t usec)
@@ -165,11 +165,9 @@ static void first_done(struct job *job)
 		disk_walked(disk, NULL, step->ret, &step->err);
 		return;
 	}
-	if (o->complete) {
-		qc2_walk_complete(o->walk);
-	} else {
-		add_window(o);
+	if (!qc2_walk_chain(o->walk)->index) {
 		start_timer(o, QUIET_US);
+		add_window(o);
 	}
 	disk_walked(disk, qc2_walk_chain(o->walk), 0, NULL);
 }
@@ -269,7 +267,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 void opening_go_on(struct opening *o)
 {
 	/* After a failure the timer has to wait. */
-	if (!o->complete && !o->all.running && !o->tries)
+	if (!o->all.running && !o->tries)
 		start_timer(o, 0);
 }
 
@@ -302,6 +300,7 @@ struct opening *opening_new(struct disk *disk)
 	o->limits.max_depth = cfg->max_depth;
 	o->limits.allow = (const char *const *)cfg->allow;
 	o->limits.nr_allow = cfg->nr_allow;
+	o->limits.index_dir = chaind->has_index_dir ? cfg->index_dir : NULL;
 	init_step(o, &o->first, first_run, first_done);
 	init_step(o, &o->next_window, window_run, window_done);
 	init_step(o, &o->all, all_run, all_done);

@@ -21,6 +21,7 @@
 #include <openssl/evp.h>
 
 #include "chain.h"
+#include "index_file.h"
 #include "qcow2.h"
 #include "url.h"
 
@@ -225,6 +226,123 @@ static int check_next(struct qc2_walk *w)
 
 /*
  * ---------------------------------------------------------------------------
+ * Identity, and index files
+ * ---------------------------------------------------------------------------
+ */
+
+static void complete(struct qc2_chain *chain, struct qc2_index *index)
+{
+	size_t i;
+
+	chain->index = index;
+	for (i = 0; i < index->nr_extents; i++)
+		chain->links[qc2_object_link(index->extents[i].object)].live_sectors +=
+			index->extents[i].nr_sectors;
+}
+
+/* Each part with its NUL, so that no two chains read the same. */
+static int digest_object(EVP_MD_CTX *md, const char *url, const char *format,
+			 uint64_t size, const char *version)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%" PRIu64, size);
+	return EVP_DigestUpdate(md, url, strlen(url) + 1) &&
+	       EVP_DigestUpdate(md, format, strlen(format) + 1) &&
+	       EVP_DigestUpdate(md, text, strlen(text) + 1) &&
+	       EVP_DigestUpdate(md, version, strlen(version) + 1);
+}
+
+static int digest_link(EVP_MD_CTX *md, const struct qc2_chain *chain, size_t i)
+{
+	const struct qc2_link *link = &chain->links[i];
+	char *snapshot = NULL;
+	int ok;
+
+	if (!i && chain->snapshot &&
+	    asprintf(&snapshot, "qcow2#snapshot=%s", chain->snapshot) < 0)
+		return 0;
+	ok = digest_object(md, link->url, snapshot ? snapshot :
+			   link->cluster_size ? "qcow2" : "raw", link->size,
+			   link->version) &&
+	     (!link->data_url || digest_object(md, link->data_url, "data",
+					       link->data_size, link->data_version));
+	free(snapshot);
+	return ok;
+}
+
+/* The id of @nr links from @first on. */
+static int make_id(const struct qc2_chain *chain, size_t first, size_t nr,
+		   uint8_t *id, struct qc2_err *err)
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	size_t i;
+	int ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
+
+	for (i = first; ok && i < first + nr; i++)
+		ok = digest_link(md, chain, i);
+	ok = ok && EVP_DigestFinal_ex(md, digest, NULL);
+	EVP_MD_CTX_free(md);
+	if (!ok)
+		return qc2_fail(err, EIO, "SHA-256 failed in libcrypto");
+	memcpy(id, digest, QC2_CHAIN_ID_LEN);
+	return 0;
+}
+
+/* Makes the chain complete if there is an index file of it. */
+static void load_chain(const struct qc2_walk *w)
+{
+	struct qc2_chain *chain = w->chain;
+	struct qc2_index_parts parts = {
+		.nr_sectors = chain->nr_sectors,
+		.nr_links = chain->nr_links,
+		.packed = calloc(chain->nr_links, sizeof(*parts.packed)),
+	};
+	size_t i;
+
+	if (parts.packed && !qc2_index_file_load(w->limits->index_dir, chain->id,
+						 true, &parts, NULL)) {
+		for (i = 0; i < chain->nr_links; i++)
+			chain->links[i].packed = parts.packed[i];
+		complete(chain, parts.index);
+	}
+	free(parts.packed);
+}
+
+/* Writes the index of the whole, and uses it from the file. */
+static void save_chain(struct pass *p)
+{
+	const char *dir = p->walk->limits->index_dir;
+	const struct qc2_chain *chain = p->chain;
+	struct qc2_index_parts parts = {
+		.nr_sectors = chain->nr_sectors,
+		.index = p->index,
+		.nr_links = chain->nr_links,
+		.packed = calloc(chain->nr_links, sizeof(*parts.packed)),
+	};
+	size_t i;
+	int ret;
+
+	for (i = 0; parts.packed && i < chain->nr_links; i++)
+		parts.packed[i] = p->parts[i].packed;
+	ret = parts.packed ? qc2_index_file_save(dir, chain->id, &parts, NULL) :
+			     -ENOMEM;
+	if (!ret) {
+		memset(parts.packed, 0, chain->nr_links * sizeof(*parts.packed));
+		ret = qc2_index_file_load(dir, chain->id, true, &parts, NULL);
+	}
+	if (!ret) {
+		for (i = 0; i < chain->nr_links; i++)
+			qc2_packed_put(parts.packed[i]);
+		qc2_index_free(p->index);
+		p->index = parts.index;
+	}
+	free(parts.packed);
+}
+
+/*
+ * ---------------------------------------------------------------------------
  * Merging
  * ---------------------------------------------------------------------------
  */
@@ -317,20 +435,79 @@ static int raw_extents(const struct pass *p, size_t link,
 	return ret;
 }
 
-static int read_link(struct pass *p, size_t i)
+/* The list of an index file is that of link 0. */
+static void renumber(struct qc2_extents *list, uint32_t from, uint32_t to)
 {
-	const struct qc2_link *link = &p->chain->links[i];
-	struct qc2_qcow2 *img = p->walk->open[i].img;
+	size_t i;
+
+	for (i = 0; i < list->nr; i++)
+		if (list->v[i].object != QC2_OBJECT_ZERO)
+			list->v[i].object += 2 * to - 2 * from;
+}
+
+static int load_link(struct pass *p, size_t i, const uint8_t *id)
+{
 	struct part *part = &p->parts[i];
+	struct qc2_index_parts parts = {
+		.nr_sectors = p->chain->links[i].virtual_size / 512,
+		.nr_links = 1,
+		.packed = &part->packed,
+	};
 	int ret;
 
-	if (img)
-		return qc2_qcow2_extents(img, p->from, p->to, qc2_object_data(i),
-			link->data_url ? link->data_size : link->size,
-			qc2_object_unpacked(i), &part->list, &part->packed,
-			&part->err);
-	ret = raw_extents(p, i, &part->list);
-	return ret ? qc2_fail(&part->err, -ret, "out of memory") : 0;
+	ret = qc2_index_file_load(p->walk->limits->index_dir, id, false, &parts, NULL);
+	if (ret)
+		return ret;
+	part->list = parts.list;
+	renumber(&part->list, 0, i);
+	qc2_extents_clip(&part->list, p->from, p->to);
+	return 0;
+}
+
+static void save_link(struct pass *p, size_t i, const uint8_t *id)
+{
+	struct part *part = &p->parts[i];
+	struct qc2_index_parts parts = {
+		.nr_sectors = p->chain->links[i].virtual_size / 512,
+		.nr_links = 1,
+		.packed = &part->packed,
+	};
+
+	renumber(&part->list, i, 0);
+	parts.list = part->list;
+	qc2_index_file_save(p->walk->limits->index_dir, id, &parts, NULL);
+	renumber(&part->list, 0, i);
+}
+
+/* From the index file of the link, or from the image. */
+static int read_image(struct pass *p, size_t i)
+{
+	const struct qc2_link *link = &p->chain->links[i];
+	bool files = p->walk->limits->index_dir;
+	struct part *part = &p->parts[i];
+	uint8_t id[QC2_CHAIN_ID_LEN];
+	int ret;
+
+	if (files && make_id(p->chain, i, 1, id, NULL))
+		files = false;
+	if (files && !load_link(p, i, id))
+		return 0;
+	ret = qc2_qcow2_extents(p->walk->open[i].img, p->from, p->to,
+		qc2_object_data(i), link->data_url ? link->data_size : link->size,
+		qc2_object_unpacked(i), &part->list, &part->packed, &part->err);
+	if (!ret && files && !p->from && p->to == UINT64_MAX)
+		save_link(p, i, id);
+	return ret;
+}
+
+static int read_link(struct pass *p, size_t i)
+{
+	struct part *part = &p->parts[i];
+
+	if (p->walk->open[i].img)
+		return read_image(p, i);
+	return raw_extents(p, i, &part->list) ?
+		qc2_fail(&part->err, ENOMEM, "out of memory") : 0;
 }
 
 static void *reader(void *arg)
@@ -450,11 +627,14 @@ int qc2_walk_read(struct qc2_walk *walk, struct qc2_err *err)
 	int ret;
 
 	ret = read_tables(walk, 0, UINT64_MAX, &pass, err);
-	if (ret)
+	if (ret) {
 		free_pass(pass);
-	else
-		walk->whole = pass;
-	return ret;
+		return ret;
+	}
+	if (walk->limits->index_dir)
+		save_chain(pass);
+	walk->whole = pass;
+	return 0;
 }
 
 void qc2_walk_complete(struct qc2_walk *walk)
@@ -467,14 +647,8 @@ void qc2_walk_complete(struct qc2_walk *walk)
 		chain->links[i].packed = p->parts[i].packed;
 		p->parts[i].packed = NULL;
 	}
-	chain->index = p->index;
+	complete(chain, p->index);
 	p->index = NULL;
-	for (i = 0; i < chain->index->nr_extents; i++) {
-		const struct qc2_extent *ext = &chain->index->extents[i];
-
-		chain->links[qc2_object_link(ext->object)].live_sectors +=
-			ext->nr_sectors;
-	}
 }
 
 /*
@@ -482,51 +656,6 @@ void qc2_walk_complete(struct qc2_walk *walk)
  * The whole
  * ---------------------------------------------------------------------------
  */
-
-/* Each part with its NUL, so that no two chains read the same. */
-static int digest_object(EVP_MD_CTX *md, const char *url, const char *format,
-			 uint64_t size, const char *version)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%" PRIu64, size);
-	return EVP_DigestUpdate(md, url, strlen(url) + 1) &&
-	       EVP_DigestUpdate(md, format, strlen(format) + 1) &&
-	       EVP_DigestUpdate(md, text, strlen(text) + 1) &&
-	       EVP_DigestUpdate(md, version, strlen(version) + 1);
-}
-
-static int make_id(struct qc2_chain *chain, struct qc2_err *err)
-{
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	unsigned char digest[EVP_MAX_MD_SIZE];
-	char *top_format = NULL;
-	size_t i;
-	int ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
-
-	if (ok && chain->snapshot)
-		ok = asprintf(&top_format, "qcow2#snapshot=%s",
-			      chain->snapshot) >= 0;
-	for (i = 0; ok && i < chain->nr_links; i++) {
-		const struct qc2_link *link = &chain->links[i];
-		const char *format = link->cluster_size ? "qcow2" : "raw";
-
-		if (!i && top_format)
-			format = top_format;
-		ok = digest_object(md, link->url, format, link->size,
-				   link->version) &&
-		     (!link->data_url ||
-		      digest_object(md, link->data_url, "data", link->data_size,
-				    link->data_version));
-	}
-	ok = ok && EVP_DigestFinal_ex(md, digest, NULL);
-	EVP_MD_CTX_free(md);
-	free(top_format);
-	if (!ok)
-		return qc2_fail(err, EIO, "SHA-256 failed in libcrypto");
-	memcpy(chain->id, digest, sizeof(chain->id));
-	return 0;
-}
 
 static int walk_headers(struct qc2_walk *w)
 {
@@ -544,7 +673,10 @@ static int walk_headers(struct qc2_walk *w)
 	if (!w->chain->nr_sectors)
 		return qc2_fail(w->err, EINVAL,
 			"%s: the disk has a size of 0", w->chain->links[0].url);
-	return make_id(w->chain, w->err);
+	ret = make_id(w->chain, 0, w->chain->nr_links, w->chain->id, w->err);
+	if (!ret && w->limits->index_dir)
+		load_chain(w);
+	return ret;
 }
 
 int qc2_walk_new(struct qc2_opener *opener, const char *url,
@@ -612,9 +744,11 @@ int qc2_chain_open(struct qc2_opener *opener, const char *url,
 	ret = qc2_walk_new(opener, url, limits, &walk, err);
 	if (ret)
 		return ret;
-	ret = qc2_walk_read(walk, err);
+	if (!qc2_walk_chain(walk)->index)
+		ret = qc2_walk_read(walk, err);
 	if (!ret) {
-		qc2_walk_complete(walk);
+		if (!qc2_walk_chain(walk)->index)
+			qc2_walk_complete(walk);
 		*chain = qc2_chain_ref(qc2_walk_chain(walk));
 	}
 	qc2_walk_free(walk);

@@ -83,6 +83,8 @@ struct qc2_chain_limits {
 	 */
 	const char *const *allow;
 	size_t nr_allow;
+	/* Folder of index files, see index_file.h; NULL: neither read nor written. */
+	const char *index_dir;
 };
 
 /**
@@ -121,7 +123,10 @@ int qc2_walk_new(struct qc2_opener *opener, const char *url,
 		 const struct qc2_chain_limits *limits, struct qc2_walk **walk,
 		 struct qc2_err *err);
 
-/* The chain, without its index; the walk keeps its reference. */
+/*
+ * The chain, without its index, or complete if there is an index file of it; the
+ * walk keeps its reference.
+ */
 struct qc2_chain *qc2_walk_chain(struct qc2_walk *walk);
 
 /**
@@ -138,7 +143,10 @@ struct qc2_chain *qc2_walk_chain(struct qc2_walk *walk);
 int qc2_walk_window(struct qc2_walk *walk, uint64_t from, uint64_t to,
 		    struct qc2_index **index, struct qc2_err *err);
 
-/* Reads all tables, once.  Any thread.  0 or a negative errno with @err filled. */
+/*
+ * Reads all tables, once, and writes index files, as far as that is possible.  Any
+ * thread.  0 or a negative errno with @err filled.
+ */
 int qc2_walk_read(struct qc2_walk *walk, struct qc2_err *err);
 
 /* After that: makes the chain complete.  While nobody else uses the chain. */

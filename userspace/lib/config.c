@@ -38,6 +38,8 @@ static const struct key {
 	{ "chain", "max_depth", KEY_NUMBER, FIELD(max_depth),
 	  1, 65536, "4096" },
 	{ "chain", "allow", KEY_PREFIXES, FIELD(allow), .value = "" },
+	{ "chain", "index_dir", KEY_PATH, FIELD(index_dir),
+	  .value = "/var/lib/qcow2chain/index" },
 	{ "store", "ca_file", KEY_TEXT, FIELD(ca_file), .value = "" },
 	{ "store", "connections", KEY_NUMBER, FIELD(connections),
 	  1, 1024, "16" },
@@ -308,6 +310,7 @@ void qc2_config_free(struct qc2_config *cfg)
 	free(cfg->group);
 	free(cfg->cache_path);
 	free(cfg->tip_dir);
+	free(cfg->index_dir);
 	for (i = 0; i < cfg->nr_allow; i++)
 		free(cfg->allow[i]);
 	free(cfg->allow);

@@ -28,6 +28,7 @@ struct qc2_config {
 	unsigned int max_depth;
 	char **allow;			/* URL prefixes, each ends in '/' */
 	size_t nr_allow;
+	char *index_dir;		/* see index_file.h */
 	/* [store] */
 	char *ca_file;			/* NULL: those of the system */
 	unsigned int connections;	/* at once, to all stores together */

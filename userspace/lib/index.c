@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "index.h"
 
@@ -79,6 +80,26 @@ void qc2_extents_sort(struct qc2_extents *list)
 		if (!ext_join(&list->v[nr], &list->v[i]))
 			list->v[++nr] = list->v[i];
 	list->nr = nr + 1;
+}
+
+void qc2_extents_clip(struct qc2_extents *list, uint64_t from, uint64_t to)
+{
+	size_t i, nr = 0;
+
+	for (i = 0; i < list->nr; i++) {
+		struct qc2_extent ext = list->v[i];
+		uint64_t end = ext_end(&ext) < to ? ext_end(&ext) : to;
+
+		if (end <= from || ext.sector >= to)
+			continue;
+		if (ext.sector < from && ext.object != QC2_OBJECT_ZERO)
+			ext.offset += (from - ext.sector) * 512;
+		if (ext.sector < from)
+			ext.sector = from;
+		ext.nr_sectors = end - ext.sector;
+		list->v[nr++] = ext;
+	}
+	list->nr = nr;
 }
 
 /* Adds sectors from..to (exclusive) of an extent. */
@@ -159,14 +180,13 @@ static int alloc_dir(struct qc2_index *idx)
 {
 	while (idx->nr_sectors >> idx->dir_shift > idx->nr_extents)
 		idx->dir_shift++;
-	idx->dir = calloc((idx->nr_sectors >> idx->dir_shift) + 2,
-			  sizeof(*idx->dir));
+	idx->dir = calloc(qc2_index_nr_dir(idx), sizeof(*idx->dir));
 	return idx->dir ? 0 : -ENOMEM;
 }
 
 static void fill_dir(struct qc2_index *idx)
 {
-	size_t nr = (idx->nr_sectors >> idx->dir_shift) + 2, d, i = 0;
+	size_t nr = qc2_index_nr_dir(idx), d, i = 0;
 
 	for (d = 0; d < nr; d++) {
 		while (i < idx->nr_extents && ext_end(&idx->extents[i]) <=
@@ -217,9 +237,13 @@ void qc2_index_free(struct qc2_index *idx)
 {
 	if (!idx)
 		return;
-	free(idx->extents);
-	free(idx->by_object);
-	free(idx->dir);
+	if (idx->map) {
+		munmap(idx->map, idx->map_len);
+	} else {
+		free(idx->extents);
+		free(idx->by_object);
+		free(idx->dir);
+	}
 	free(idx);
 }
 

@@ -50,7 +50,15 @@ struct qc2_index {
 	 */
 	uint32_t *dir;
 	unsigned int dir_shift;
+	void *map;			/* a file that has all of it, or NULL */
+	size_t map_len;
 };
+
+/* Entries of the directory. */
+static inline uint64_t qc2_index_nr_dir(const struct qc2_index *idx)
+{
+	return (idx->nr_sectors >> idx->dir_shift) + 2;
+}
 
 /* A growing list of extents, for building. */
 struct qc2_extents {
@@ -66,6 +74,8 @@ struct qc2_extents {
 int qc2_extents_add(struct qc2_extents *list, const struct qc2_extent *ext);
 /* Puts extents without overlap in order and joins what goes on. */
 void qc2_extents_sort(struct qc2_extents *list);
+/* Leaves nothing but what is in sectors from..to (exclusive). */
+void qc2_extents_clip(struct qc2_extents *list, uint64_t from, uint64_t to);
 void qc2_extents_free(struct qc2_extents *list);
 
 /**
