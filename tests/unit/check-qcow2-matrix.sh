@@ -1,22 +1,26 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# check-qcow2-matrix.sh [CHAINCAT]
+# check-qcow2-matrix.sh [CHAINCAT [CHAINCTL]]
 #
 # Makes qcow2 chains of many kinds with qemu-img and qemu-io, reads each one
 # with chaincat (that is, with the library) and compares every byte with what
-# qemu-img convert makes of it.  Then: images that must be refused, with the
-# reason.  SEED=N repeats a run with other random writes.
+# qemu-img convert makes of it, and chainctl map with qemu-img map.  Then: images
+# that must be refused, with the reason.  SEED=N repeats a run with other random
+# writes.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 chaincat=$(realpath "${1:-build/asan/tests/tools/chaincat}")
+chainctl=$(realpath "${2:-build/asan/chainctl}")
+same_map=$PWD/tests/unit/same-map.jq
 seed=${SEED:-1}
 RANDOM=$seed
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/qcow2-matrix.XXXXXX")
 passed=0
 failed=0
+nr_maps=0
 
 finish() {
 	local status=$?
@@ -41,7 +45,26 @@ fail() {
 	failed=$((failed + 1))
 }
 
-# same NAME TOP [FORMAT]: chaincat and QEMU see the same disk
+# maps NAME TOP FORMAT URL: notes both maps of a disk, to be compared at the end
+maps() {
+	local n=$((nr_maps++)) window=() qemu_window=()
+
+	# Of every third disk a part only, that begins and ends within a sector.
+	if [ $((n % 3)) = 2 ] && [ -z "${behind-}" ]; then
+		window=(--offset $((n * 7919 % 900000)) --length $((1 + n * 104729 % 2000000)))
+		qemu_window=(-s "${window[1]}" -l "${window[3]}")
+	fi
+	{
+		printf '{"name": "%s", "behind": %d, "qemu": ' "$1" "${behind:-0}"
+		qemu-img map -f "$3" --output=json "${qemu_window[@]}" "$2"
+		printf ', "ours": '
+		"$chainctl" --config /dev/null map --json "$4" "${window[@]}"
+		echo '}'
+	} >>maps.json
+}
+
+# same NAME TOP [FORMAT]: chaincat and QEMU see the same disk, and chainctl the
+# same map.  $behind bytes of it are clusters behind the end of the file.
 same() {
 	local suffix=''
 	rm -f out.raw ref.raw
@@ -54,6 +77,7 @@ same() {
 	else
 		pass
 	fi
+	maps "$1" "$2" "${3:-qcow2}" "file://$PWD/$2$suffix"
 }
 
 # refused NAME TOP TEXT...: chaincat fails and says each TEXT
@@ -240,7 +264,7 @@ for cut in 512 1000 65000; do
 	create cut.qcow2 1M "" cut-base.qcow2 qcow2
 	io cut.qcow2 "write -P 2 0 64k"
 	truncate -s $(($(stat -c %s cut.qcow2) / 65536 * 65536 - cut)) cut.qcow2
-	same "last-cluster-without-$cut" cut.qcow2
+	behind=$((cut / 512 * 512)) same "last-cluster-without-$cut" cut.qcow2
 done
 
 # A virtual size that is no multiple of 512.
@@ -345,6 +369,11 @@ for o in compat=0.10 cluster_size=4k extended_l2=on compression_type=zstd; do
 		else
 			fail "snapshot $name of $o"
 		fi
+		# To QEMU's map a snapshot has to be made the image itself.
+		cp snap.qcow2 applied.qcow2
+		qemu-img snapshot -a "$name" applied.qcow2
+		maps "snapshot $name of $o" applied.qcow2 qcow2 \
+			"file://$PWD/snap.qcow2#snapshot=$name"
 	done
 	rm snap.qcow2
 done
@@ -353,6 +382,35 @@ done
 deep=()
 for i in {1..30}; do deep+=(cluster_size=4k); done
 chain deep-30 16384 "${deep[@]}"
+
+# --- maps ---------------------------------------------------------------------
+
+# As text, a disk with pieces of all kinds.
+create text-base.qcow2 4M ""
+io text-base.qcow2 "write -P 1 0 1M" "write -c -P 2 2M 64k" "write -c -P 3 3M 128k"
+create text.qcow2 4M "data_file=text-data.img" text-base.qcow2 qcow2
+io text.qcow2 "write -P 4 512k 64k" "write -z 3M 64k"
+url=file://$PWD/text.qcow2
+"$chainctl" --config /dev/null map --json "$url" --offset 1000 |
+	jq -r '.extents[] | select(.data) | "\(.start) \(.length) \(.offset) \(.url)"' |
+	while read -r start length offset file; do
+		[ "$offset" = null ] && offset=compressed || offset=$(printf '%#x' "$offset")
+		printf '%#-15x %#-15x %-15s %s\n' "$start" "$length" "$offset" "$file"
+	done >lines.txt
+if "$chainctl" --config /dev/null map "$url" --offset 1000 | tail -n +2 | diff lines.txt - >&2 &&
+	[ "$(wc -l <lines.txt)" = 5 ]; then
+	pass
+else
+	fail "chainctl map as text"
+fi
+rm text-base.qcow2 text.qcow2 text-data.img
+
+different=$(jq -r -f "$same_map" maps.json)
+if [ -n "$different" ]; then
+	fail "chainctl map and qemu-img map differ:"$'\n'"$different"
+else
+	passed=$((passed + nr_maps))
+fi
 
 # --- what must be refused ---------------------------------------------------
 
