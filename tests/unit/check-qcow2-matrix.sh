@@ -108,7 +108,7 @@ io() { # FILE COMMAND...
 	local file=$1 args=() cmd
 	shift
 	for cmd; do args+=(-c "$cmd"); done
-	qemu-io -f qcow2 -d unmap "${args[@]}" "$file" >io.log 2>&1 ||
+	qemu-io -f qcow2 -t unsafe -d unmap "${args[@]}" "$file" >io.log 2>&1 ||
 		{ cat io.log >&2; return 1; }
 }
 
