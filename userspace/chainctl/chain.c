@@ -245,7 +245,7 @@ static int show_map(struct ctl *ctl, const struct qc2_chain *chain, const char *
 {
 	const struct qc2_index *idx = chain->index;
 	uint64_t size = idx->nr_sectors * 512, pos = ctl->offset, end = size;
-	json_t *pieces = ctl->json ? json_array() : NULL;
+	json_t *pieces;
 	size_t i;
 
 	if (pos > size)
@@ -253,6 +253,7 @@ static int show_map(struct ctl *ctl, const struct qc2_chain *chain, const char *
 				pos, size);
 	if (ctl->length && ctl->length < size - pos)
 		end = pos + ctl->length;
+	pieces = ctl->json ? json_array() : NULL;
 	if (!ctl->json)
 		printf("%-15s %-15s %-15s %s\n", "Offset", "Length", "Mapped to", "File");
 	for (i = qc2_index_find(idx, pos / 512); pos < end;) {
