@@ -80,6 +80,22 @@ same() {
 	maps "$1" "$2" "${3:-qcow2}" "file://$PWD/$2$suffix"
 }
 
+# same_snapshot NAME FILE SNAPSHOT: the same for an internal snapshot.  To QEMU's
+# map, and to give it the size that it had, it has to be made the image itself.
+same_snapshot() {
+	local url="file://$PWD/$2#snapshot=$3"
+	cp "$2" applied.qcow2
+	qemu-img snapshot -a "$3" applied.qcow2
+	qemu-img convert -f qcow2 -O raw applied.qcow2 ref.raw
+	rm -f out.raw
+	if "$chaincat" "$url" out.raw && cmp out.raw ref.raw >&2; then
+		pass
+	else
+		fail "$1: snapshot $3"
+	fi
+	maps "$1: snapshot $3" applied.qcow2 qcow2 "$url"
+}
+
 # refused NAME TOP TEXT...: chaincat fails and says each TEXT
 refused() {
 	local name=$1 top=$2 text
@@ -360,28 +376,298 @@ for o in compat=0.10 cluster_size=4k extended_l2=on compression_type=zstd; do
 	scribble snap.qcow2 12288 6
 	same "snapshots-$o-active" snap.qcow2
 	for name in "the first" second; do
-		qemu-img convert -l snapshot.name="$name" -f qcow2 -O raw snap.qcow2 ref.raw
-		rm -f out.raw
-		# QEMU gives it the size of today.
-		truncate -s 6M ref.raw
-		if "$chaincat" "file://$PWD/snap.qcow2#snapshot=$name" out.raw && cmp out.raw ref.raw; then
-			pass
-		else
-			fail "snapshot $name of $o"
-		fi
-		# To QEMU's map a snapshot has to be made the image itself.
-		cp snap.qcow2 applied.qcow2
-		qemu-img snapshot -a "$name" applied.qcow2
-		maps "snapshot $name of $o" applied.qcow2 qcow2 \
-			"file://$PWD/snap.qcow2#snapshot=$name"
+		same_snapshot "snapshots-$o" snap.qcow2 "$name"
 	done
 	rm snap.qcow2
 done
+
+# --- borders -----------------------------------------------------------------
+
+# Text that compresses to three quarters, zeros, what does not compress, what
+# compresses to almost nothing; in pieces that end nowhere in particular.
+for i in 1 2 3; do
+	head -c 700001 text.img | tail -c $((600000 + i))
+	head -c 199999 /dev/zero
+	head -c 300001 /dev/urandom
+	head -c 400003 /dev/zero | tr '\0' x
+done >varied.img
+end=4400128
+truncate -s $end varied.img
+
+# around FILE AT UNIT: data, zeros and discards, of up to three units, that begin
+# and end on borders of units and within them.  They take 12 units from AT on.
+around() {
+	local at=$2 u=$3
+	io "$1" "write -P 1 $((at + u - 512)) 1024" "write -z $((at + 3 * u)) $u" \
+		"write -P 2 $((at + 3 * u + 512)) 512" "write -P 3 $((at + 5 * u)) $((3 * u))" \
+		"write -z -u $((at + 5 * u - 512)) $((u + 1024))" "discard $((at + 7 * u)) $u" \
+		"write -P 4 $((at + 9 * u)) $((3 * u))" "write -z $((at + 10 * u - 512)) 1024" \
+		"discard $((at + 11 * u)) $u" "write -P 5 $((at + 12 * u - 512)) 512"
+}
+
+# Each kind of base below each kind of entry: at the start of the disk, across the
+# border of two clusters, at the end of the base and behind it.
+qemu-img convert -f raw -O qcow2 varied.img base-qcow2.qcow2
+qemu-img convert -f raw -O qcow2 -o compat=0.10,cluster_size=512 varied.img base-v2.qcow2
+qemu-img convert -f raw -O qcow2 -o extended_l2=on,cluster_size=16k varied.img base-ext.qcow2
+qemu-img convert -c -f raw -O qcow2 varied.img base-zlib.qcow2
+qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd,cluster_size=8k varied.img base-zstd.qcow2
+create base-datafile.qcow2 $end data_file=base-data.img
+qemu-img convert -n -f raw -O qcow2 varied.img base-datafile.qcow2
+cp base-qcow2.qcow2 base-snapshot.qcow2
+qemu-img snapshot -c one base-snapshot.qcow2
+io base-snapshot.qcow2 "write -P 9 100k 3M" "discard 2M 200k"
+cp varied.img base-raw.img
+for kind in none raw qcow2 v2 ext zlib zstd datafile snapshot; do
+	under=("base-$kind.qcow2" qcow2)
+	[ $kind != raw ] || under=(base-raw.img raw)
+	[ $kind != none ] || under=()
+	for o in compat=0.10,cluster_size=64k cluster_size=512 extended_l2=on,cluster_size=64k; do
+		unit=512 cs=65536
+		[[ $o != ext* ]] || unit=2048
+		[[ $o != *=64k || $o = ext* ]] || unit=65536
+		create over.qcow2 6M $o "${under[@]}"
+		around over.qcow2 0 $unit
+		around over.qcow2 $((20 * cs - 5 * unit)) $unit
+		around over.qcow2 $((end / unit * unit - 6 * unit)) $unit
+		around over.qcow2 $((6 * 1048576 - 12 * unit)) $unit
+		same "around-$o-over-$kind" over.qcow2
+	done
+done
+for cs in 16384 2097152; do
+	create over.qcow2 68M extended_l2=on,cluster_size=$cs base-zlib.qcow2 qcow2
+	around over.qcow2 0 $((cs / 32))
+	around over.qcow2 $((2 * cs - 5 * cs / 32)) $((cs / 32))
+	around over.qcow2 $((68 * 1048576 - 12 * cs / 32)) $((cs / 32))
+	same "around-subclusters-of-$((cs / 32))" over.qcow2
+done
+# Preallocated over a base, only so: clusters none of whose subclusters is used.
+for prealloc in metadata falloc full; do
+	create over.qcow2 6M extended_l2=on,preallocation=$prealloc base-qcow2.qcow2 qcow2
+	same "subclusters-$prealloc-over" over.qcow2
+	around over.qcow2 $((20 * 65536 - 5 * 2048)) 2048
+	same "subclusters-$prealloc-over-written" over.qcow2
+done
+
+# Lengths that differ by a sector, by about a cluster, and by many; what a shorter
+# link hides stays hidden below a longer one.
+for cs in 512 64k 2M; do
+	for delta in -3000832 -66048 -512 512 66048 3000832; do
+		create over.qcow2 $((end + delta)) cluster_size=$cs base-zstd.qcow2 qcow2
+		io over.qcow2 "write -P 6 $((end + delta - 1024)) 1024"
+		same "length$delta-$cs" over.qcow2
+		create over2.qcow2 $((end + 70144)) cluster_size=4k over.qcow2 qcow2
+		io over2.qcow2 "write -P 7 $((end + 40000)) 1k"
+		same "length$delta-$cs-longer" over2.qcow2
+	done
+done
+# Disks of one sector, and around what one L2 table maps.
+for size in 512 32256 32768 33280; do
+	create tiny.qcow2 $size cluster_size=512
+	io tiny.qcow2 "write -P 1 $((size - 512)) 512"
+	create tiny2.qcow2 1M cluster_size=512,compat=0.10 tiny.qcow2 qcow2
+	io tiny2.qcow2 "write -P 2 33k 512"
+	same "tiny-$size" tiny2.qcow2
+done
+
+# --- tables ------------------------------------------------------------------
+
+# Two thousand L2 tables of 64 entries, in the order of the disk and against it;
+# each run of data begins in one and ends in the next.
+cmds=()
+for ((i = 1; i < 2048; i++)); do
+	cmds+=("write -P $((1 + i % 255)) $((i * 32768 - 1024)) 2048")
+done
+for compat in 0.10 1.1; do
+	create tables.qcow2 64M compat=$compat,cluster_size=512
+	io tables.qcow2 "${cmds[@]}"
+	same tables-$compat tables.qcow2
+done
+mapfile -t cmds < <(printf '%s\n' "${cmds[@]}" | tac)
+create tables-over.qcow2 64M cluster_size=512 tables.qcow2 qcow2
+io tables-over.qcow2 "${cmds[@]/ 2048/ 1536}"
+same tables-backwards tables-over.qcow2
+# An L1 table that had to move.
+create moved.qcow2 1M cluster_size=512
+io moved.qcow2 "write -P 1 0 1M"
+qemu-img resize -q moved.qcow2 33000960
+io moved.qcow2 "write -P 2 20M 1M" "write -P 3 32999936 1024"
+same l1-moved moved.qcow2
+
+# Disks of TiB: several L2 tables of 2 MiB; the place of a sector in 64 bits.
+for cs in 64k 2M; do
+	create large.qcow2 5T cluster_size=$cs
+	io large.qcow2 "write -P 1 0 64k" "write -P 2 549755813376 1024" \
+		"write -P 3 2199023255040 1M" "write -z 3T 1M" "write -P 4 5497558138368 512"
+	create large-over.qcow2 5497558204416 cluster_size=$cs large.qcow2 qcow2
+	io large-over.qcow2 "write -P 5 1T 64k" "write -P 6 2199023255552 512" \
+		"write -z 549755813888 512" "write -P 7 5497558203904 512"
+	"$chaincat" large-over.qcow2 out.raw
+	qemu-img convert -f qcow2 -O raw large-over.qcow2 ref.raw
+	# It skips what is in no cluster of either file.
+	if qemu-img compare -q -f raw -F raw out.raw ref.raw; then
+		pass
+	else
+		fail "large-$cs: content differs"
+	fi
+	maps "large-$cs" large-over.qcow2 qcow2 "file://$PWD/large-over.qcow2"
+done
+rm -f out.raw ref.raw
+
+# --- compressed clusters -----------------------------------------------------
+
+# One behind the other, so that they cross sectors, clusters and the blocks that
+# are fetched; many in one sector; the last one ends with the file.
+for type in zlib zstd; do
+	for cs in 1k 8k 64k 256k 2M; do
+		o=compression_type=$type,cluster_size=$cs
+		qemu-img convert -c -f raw -O qcow2 -o $o varied.img packed.qcow2
+		same "varied-$type-$cs" packed.qcow2
+		# Its end hides half a compressed cluster.
+		create packed-top.qcow2 2000384 "" packed.qcow2 qcow2
+		io packed-top.qcow2 "write -c -P 8 0 64k" "write -P 1 64k 512"
+		create packed-longer.qcow2 5M "" packed-top.qcow2 qcow2
+		same "varied-$type-$cs-over" packed-longer.qcow2
+	done
+done
+qemu-img convert -c -f raw -O qcow2 -o extended_l2=on,compression_type=zstd,cluster_size=16k \
+	varied.img packed.qcow2
+around packed.qcow2 0 512
+same varied-zstd-subclusters packed.qcow2
+
+# --- chains of everything ----------------------------------------------------
+
+# Read at each depth.
+mixed() { # NAME BASE FORMAT SECTORS OPTIONS...
+	local name=$1 below=$2 format=$3 sectors=$4 layer=0 o
+	shift 4
+	for o; do
+		create $name$layer.qcow2 $((sectors * 512)) "$o" "$below" "$format"
+		scribble $name$layer.qcow2 $sectors 8
+		same "$name-$layer" $name$layer.qcow2
+		below=$name$layer.qcow2 format=qcow2 layer=$((layer + 1))
+	done
+}
+mixed v3-v2-over-raw raw-odd.img raw 9766 cluster_size=64k compat=0.10 compat=0.10,cluster_size=4k \
+	cluster_size=512
+mixed zoo raw-odd.img raw 10001 cluster_size=2M compat=0.10,cluster_size=512 \
+	extended_l2=on,cluster_size=16k compression_type=zstd,cluster_size=4k data_file=zoo.img \
+	extended_l2=on,cluster_size=2M refcount_bits=1,cluster_size=1k lazy_refcounts=on
+
+# Rebased, flattened, committed; a name as long as can be.
+create re.qcow2 6M "" base-zstd.qcow2 qcow2
+around re.qcow2 0 65536
+qemu-img rebase -f qcow2 -F qcow2 -b base-ext.qcow2 re.qcow2
+same rebased re.qcow2
+create re2.qcow2 7M cluster_size=4k re.qcow2 qcow2
+around re2.qcow2 4096 4096
+qemu-img commit -q -d re2.qcow2
+same committed re2.qcow2
+qemu-img rebase -f qcow2 -b '' re.qcow2
+same flattened re.qcow2
+mkdir d
+name=./$(printf 'd/../%.0s' {1..201})base-qcow2.qcow2	# 1023 characters
+create long.qcow2 5M "" base-qcow2.qcow2 qcow2
+qemu-img rebase -u -F qcow2 -b "$name" long.qcow2
+same long-name long.qcow2
+
+# What lies in a raw base is data, also if it looks like an image.
+cp --sparse=never base-qcow2.qcow2 guest.img
+create guest.qcow2 6M "" guest.img raw
+around guest.qcow2 65536 512
+same image-in-raw-base guest.qcow2
+
+# --- what QEMU keeps beside the disk ------------------------------------------
+
+# External data files of each layout, of an image that was resized; raw ones that
+# were written to themselves, and that are shorter and longer than the disk.
+for cs in 512 64k 2M; do
+	for prealloc in off metadata falloc full; do
+		create ext.qcow2 5000192 data_file=ext.img,cluster_size=$cs,preallocation=$prealloc
+		scribble ext.qcow2 9766 10
+		same "data-file-$prealloc-$cs" ext.qcow2
+		rm ext.*
+	done
+	create ext.qcow2 5000192 data_file=ext.img,data_file_raw=on,cluster_size=$cs
+	around ext.qcow2 0 65536
+	qemu-io -f raw -c "write -P 9 1234567 1M" ext.img >/dev/null
+	same "data-file-raw-written-$cs" ext.qcow2
+	truncate -s 9M ext.img
+	same "data-file-raw-longer-$cs" ext.qcow2
+	truncate -s 3000100 ext.img
+	behind=$((5000192 - 3000320)) same "data-file-raw-shorter-$cs" ext.qcow2
+	rm ext.*
+	create ext.qcow2 3M data_file=ext.img,cluster_size=$cs
+	io ext.qcow2 "write -P 1 0 3M"
+	qemu-img resize -q ext.qcow2 5000192
+	io ext.qcow2 "write -P 2 4M 10k" "write -P 3 4999680 512"
+	same "data-file-resized-$cs" ext.qcow2
+	rm ext.*
+done
+
+# Snapshots of a disk that was longer and shorter.
+for o in cluster_size=512 cluster_size=64k extended_l2=on; do
+	create snap.qcow2 6M $o
+	io snap.qcow2 "write -P 1 0 6M"
+	qemu-img snapshot -c one snap.qcow2
+	qemu-img resize -q snap.qcow2 9000448
+	io snap.qcow2 "write -P 2 5M 3M" "write -P 3 8999936 512"
+	qemu-img snapshot -c two snap.qcow2
+	qemu-img resize -q --shrink snap.qcow2 3000320
+	io snap.qcow2 "write -P 4 2999808 512" "discard 1M 1M"
+	qemu-img snapshot -c three snap.qcow2
+	same "resized-$o" snap.qcow2
+	for name in one two three; do
+		same_snapshot "resized-$o" snap.qcow2 $name
+	done
+	create over.qcow2 9M "" snap.qcow2 qcow2
+	around over.qcow2 $((3000320 - 6 * 512)) 512
+	same "resized-$o-over" over.qcow2
+done
+
+# The state of a virtual machine, in clusters behind the end of the disk.
+for cs in 512 64k; do
+	create vm.qcow2 4000256 cluster_size=$cs
+	io vm.qcow2 "write -P 1 0 3M" "write -P 2 4000000 256"
+	qemu-system-x86_64 -machine isapc,accel=tcg -m 16 -nodefaults -display none -S \
+		-drive if=none,format=qcow2,file=vm.qcow2 -monitor stdio <<<$'savevm one\nquit' >/dev/null
+	qemu-img snapshot -l vm.qcow2 | grep -q " KiB "
+	io vm.qcow2 "write -P 3 1M 100k"
+	same "vm-state-$cs" vm.qcow2
+	same_snapshot "vm-state-$cs" vm.qcow2 one
+done
+
+# Images of a QEMU that was killed: marked dirty, refcounts and bitmaps not as they
+# should be, clusters that nothing leads to.
+for o in cluster_size=64k cluster_size=512 extended_l2=on; do
+	create killed.qcow2 6M lazy_refcounts=on,$o base-zstd.qcow2 qcow2
+	qemu-img bitmap --add killed.qcow2 bitmap
+	# The shell says "Killed".
+	{ qemu-io -f qcow2 -c "write -P 1 1M 2M" -c "write -z 2M 100k" -c "discard 3M 1M" -c flush \
+		-c "write -P 2 5M 1M" -c "sigraise 9" killed.qcow2 >/dev/null || true; } 2>/dev/null
+	qemu-img info --output=json killed.qcow2 | jq -e '."dirty-flag"' >/dev/null
+	same "killed-$o" killed.qcow2
+	create over.qcow2 6M $o killed.qcow2 qcow2
+	around over.qcow2 $((1048576 - 6 * 512)) 512
+	same "killed-$o-over" over.qcow2
+done
+
+# Unknown flags that say "ignore me", and an unknown header extension.
+cp base-snapshot.qcow2 flags.qcow2
+qemu-img bitmap --add -g 4096 flags.qcow2 bitmap
+edit flags.qcow2 80 8000000000000000
+edit flags.qcow2 88 8000000000000001
+same unknown-flags flags.qcow2
+at=$(LC_ALL=C grep -aboP '\x68\x03\xf8\x57' flags.qcow2 | head -n1 | cut -d: -f1)
+edit flags.qcow2 "$at" 12345678
+same unknown-extension flags.qcow2
 
 # Thirty layers.
 deep=()
 for i in {1..30}; do deep+=(cluster_size=4k); done
 chain deep-30 16384 "${deep[@]}"
+
+echo "$passed images and chains, each byte as QEMU reads it"
 
 # --- maps ---------------------------------------------------------------------
 
@@ -402,6 +688,13 @@ if "$chainctl" --config /dev/null map "$url" --offset 1000 | tail -n +2 | diff l
 	pass
 else
 	fail "chainctl map as text"
+fi
+status=0
+"$chainctl" --config /dev/null map --json "$url" --offset 4194305 >map.json 2>err.txt || status=$?
+if [ $status = 2 ] && [ ! -s map.json ] && grep -qF "the disk has 4194304 bytes" err.txt; then
+	pass
+else
+	fail "chainctl map behind the end, status $status: $(cat err.txt)"
 fi
 rm text-base.qcow2 text.qcow2 text-data.img
 
