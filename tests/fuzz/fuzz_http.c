@@ -84,7 +84,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		NULL, "\"v1\"", "W/\"v1\"",
 		"Last-Modified Sat, 01 Nov 2025 10:00:00 GMT",
 	};
-	static const struct qc2_store_config cfg = { NULL, 10, 10 };
+	static const struct qc2_store_config cfg = {
+		.connect_timeout_s = 10, .low_speed_time_s = 10,
+	};
 	static struct server server;
 	static bool started;
 	struct input in = { data, size };

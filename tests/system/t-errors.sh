@@ -43,6 +43,7 @@ refused "directory|regular" chainctl start "file://$T/store/directory.qcow2" vmd
 refused "gone.qcow2" chainctl start "$HTTP/orphan.qcow2" vmdisk
 refused "format" chainctl start "$HTTP/noformat.qcow2" vmdisk
 refused "allow" chainctl start "file://$T/store/escape.qcow2" vmdisk
+refused "127.0.0.1.*allow_local_addresses" chainctl start "http://127.1:8080/link1.qcow2" vmdisk
 refused "loop|twice|cycle" chainctl start "$HTTP/loop1.qcow2" vmdisk
 refused "truncated|end of" chainctl start "$HTTP/truncated.qcow2" vmdisk
 refused "short.qcow2" chainctl start "$HTTP/short.qcow2" vmdisk

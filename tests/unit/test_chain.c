@@ -303,6 +303,9 @@ static void test_policy(void **state)
 				   &err), -EACCES);
 	add_qcow2(DIR "local", 40960, "file:///etc/passwd", "raw");
 	refused(DIR "local", EACCES, "file:///etc/passwd", "allow");
+	add_qcow2(DIR "meta", 40960, "http://169.254.169.254/latest", "raw");
+	refused(DIR "meta", EACCES, DIR "meta: backing file refused",
+		"http://169.254.169.254/latest is outside");
 	add_qcow2(DIR "path", 40960, "/etc/passwd", "raw");
 	refused(DIR "path", EACCES, DIR "path", "/etc/passwd");
 	add_qcow2(DIR "nbd", 40960, "nbd:h:1", "raw");

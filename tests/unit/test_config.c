@@ -67,6 +67,7 @@ static void test_defaults(void **state)
 	assert_int_equal(cfg.max_depth, 4096);
 	assert_int_equal(cfg.nr_allow, 0);
 	assert_null(cfg.ca_file);
+	assert_false(cfg.allow_local_addresses);
 	assert_int_equal(cfg.connections, 16);
 	assert_int_equal(cfg.extension_bytes, 2 << 20);
 	assert_true(cfg.connect_timeout_s > 0 && cfg.low_speed_time_s > 0);
@@ -85,7 +86,7 @@ static void test_every_key(void **state)
 	      "    http://other:80/y\n"
 	      "allow = https://h2\n"
 	      "[store]\nca_file=/a/ca\nconnections=3\nconnect_timeout_s=4\n"
-	      "low_speed_time_s=5\nextension=512K", &cfg);
+	      "low_speed_time_s=5\nextension=512K\nallow_local_addresses=yes", &cfg);
 	assert_string_equal(cfg.socket, "/a/s");
 	assert_string_equal(cfg.run_dir, "/a/r");
 	assert_string_equal(cfg.group, "disk");
@@ -102,6 +103,7 @@ static void test_every_key(void **state)
 	assert_int_equal(cfg.connections, 3);
 	assert_int_equal(cfg.connect_timeout_s, 4);
 	assert_int_equal(cfg.low_speed_time_s, 5);
+	assert_true(cfg.allow_local_addresses);
 	assert_int_equal(cfg.extension_bytes, 512 << 10);
 	qc2_config_free(&cfg);
 }
@@ -149,6 +151,8 @@ static void test_mistakes(void **state)
 	refused("[store]\nconnections = many\n", 2, "from 1 to 1024");
 	refused("[store]\nconnections = 4294967297\n", 2, "from 1 to 1024");
 	refused("[store]\nconnections = 1 2\n", 2, "from 1 to 1024");
+	refused("[store]\nallow_local_addresses = 1\n", 2, "neither yes nor no");
+	refused("[store]\nallow_local_addresses =\n", 2, "neither yes nor no");
 	refused("[tip]\ndir = tips\n", 2, "absolute path");
 	refused("[tip]\ndir =\n", 2, "absolute path");
 	refused("[chain]\nallow = /pool\n", 2, "file:///");

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The synchronous reader, and a server whose answers are made by hand. */
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -184,12 +186,115 @@ static void test_huge_object(void **state)
 	free(huge);
 }
 
+/* What the DNS says: the addresses of all hosts in "example", one or two. */
+static const char *const *dns;
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+		struct addrinfo **res)
+{
+	__typeof__(getaddrinfo) *real = (__typeof__(real))dlsym(RTLD_NEXT, "getaddrinfo");
+	struct addrinfo *last;
+	int ret;
+
+	if (!node || !strstr(node, ".example"))
+		return real(node, service, hints, res);
+	ret = real(dns[0], service, hints, res);
+	if (ret || !dns[1])
+		return ret;
+	for (last = *res; last->ai_next; last = last->ai_next)
+		;
+	return real(dns[1], service, hints, &last->ai_next);
+}
+
+static void name_server(struct server *server, const char *name)
+{
+	char port[16];
+
+	snprintf(port, sizeof(port), "%s", strchr(strstr(server->url, "://") + 3, ':'));
+	snprintf(server->url, sizeof(server->url), "http://%s%s", name, port);
+}
+
+/* Over a connection of its own. */
+static void opens(const struct qc2_store_config *config, const char *url)
+{
+	struct qc2_store *store = qc2_store_new(config);
+	struct qc2_opener *opener = qc2_store_opener(store);
+	struct qc2_source *src;
+	struct qc2_err err;
+
+	assert_ok(opener->open(opener, url, &src, &err), err);
+	src->ops->close(src);
+	qc2_store_free(store);
+}
+
+/* A name must not lead to this machine; an address may. */
+static void test_local_addresses(void **state)
+{
+	static const char *const hosts[][4] = {	/* name, what is said; DNS */
+		{ "127.1", "127.0.0.1 (loopback)" },
+		{ "a.example", "127.0.0.1 (loopback)", "127.0.0.1" },
+		{ "b.example", "0.0.0.0 (unspecified)", "0.0.0.0" },
+		{ "c.example", "169.254.169.254 (link-local)", "169.254.169.254" },
+		{ "d.example", "::ffff:127.0.0.1 (loopback)", "::ffff:127.0.0.1" },
+		{ "e.example", "(loopback)", "::1", "127.0.0.1" },
+	};
+	static const char *const loopback[] = { "127.0.0.1", NULL };
+	char *answer = make_answer(1 << 20);
+	const char *const answers[] = { answer, answer, answer, NULL };
+	struct qc2_store_config allowing = cfg;
+	struct qc2_store *store = qc2_store_new(&cfg);
+	struct qc2_opener *opener = qc2_store_opener(store);
+	struct qc2_source *src;
+	struct server server;
+	struct qc2_err err;
+
+	server_start(&server, answers);
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+		name_server(&server, hosts[i][0]);
+		dns = &hosts[i][2];
+		assert_int_equal(opener->open(opener, server.url, &src, &err), -EACCES);
+		assert_in(err.msg, server.url);
+		assert_in(err.msg, hosts[i][1]);
+		assert_in(err.msg, "allow_local_addresses = yes in section [store]");
+	}
+	qc2_store_free(store);
+	assert_int_equal(server.connections, 0);
+	name_server(&server, "localhost");
+	opens(&cfg, server.url);
+	name_server(&server, "127.0.0.1");
+	opens(&cfg, server.url);
+
+	allowing.allow_local_addresses = true;
+	name_server(&server, "f.example");
+	dns = loopback;
+	opens(&allowing, server.url);
+	server_stop(&server);
+	free(answer);
+}
+
+/* The administrator's proxy may be anywhere, and says itself what a name means. */
+static void test_local_proxy(void **state)
+{
+	char *answer = make_answer(1 << 20);
+	const char *const answers[] = { answer, NULL };
+	struct server server;
+
+	server_start(&server, answers);
+	assert_int_equal(setenv("http_proxy", server.url, 1), 0);
+	opens(&cfg, "http://a.example/image");
+	unsetenv("http_proxy");
+	server_stop(&server);
+	free(answer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_keeps_connections),
 		cmocka_unit_test(test_folded_first_header),
 		cmocka_unit_test(test_huge_object),
+		cmocka_unit_test(test_local_addresses),
+		cmocka_unit_test(test_local_proxy),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

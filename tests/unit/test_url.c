@@ -253,6 +253,57 @@ static void test_allowed(void **state)
 	assert_int_equal(allowed("https://h2/x", web, "", &err), -EACCES);
 }
 
+/* What an image names is no better for being on this machine. */
+static void test_local_addresses(void **state)
+{
+	static const char *const urls[] = {
+		"http://127.0.0.1/x", "http://localhost/x", "http://[::1]/x",
+		"http://0.0.0.0/x", "http://127.1/x", "http://2130706433/x",
+		"http://[::ffff:127.0.0.1]/x", "http://[fe80::1]/x",
+		"http://169.254.169.254/latest/meta-data", "http://[fd00:ec2::254]/x",
+		"http://h:8080/images/x", "http://127.0.0.1:81/images/x",
+		"file:///images/x", "file://localhost/images/x",
+	};
+	static const char *const tops[] = {
+		"http://h/images/top", "http://127.0.0.1:80/images/top",
+		"http://localhost:8080/images/top",
+	};
+	struct qc2_err err;
+	char *url;
+	size_t i, k;
+
+	for (i = 0; i < sizeof(urls) / sizeof(urls[0]); i++) {
+		for (k = 0; k < sizeof(tops) / sizeof(tops[0]); k++) {
+			assert_ok(qc2_url_resolve(tops[k], urls[i], &url, &err), err);
+			assert_int_equal(allowed(url, tops[k], NULL, &err), -EACCES);
+			assert_in(err.msg, "\"allow\"");
+			free(url);
+		}
+	}
+	assert_int_equal(allowed("http://127.0.0.1/x", tops[0], "http://127.0.0.1/",
+				 &err), 0);
+	assert_int_equal(allowed("http://127.0.0.1:80/images/x", tops[1], NULL, &err), 0);
+}
+
+static void test_has_name(void **state)
+{
+	assert_true(qc2_url_has_name("http://h/x"));
+	assert_true(qc2_url_has_name("https://cdn.example:8080/x"));
+	assert_true(qc2_url_has_name("http://localhost.example/x"));
+	assert_true(qc2_url_has_name("http://notlocalhost/x"));
+	/* Forms of an address that libcurl understands, and others. */
+	assert_true(qc2_url_has_name("http://127.1/x"));
+	assert_true(qc2_url_has_name("http://2130706433/x"));
+	assert_true(qc2_url_has_name("http://0x7f.0.0.1/x"));
+	assert_true(qc2_url_has_name("http://127.0.0.1.example/x"));
+	assert_false(qc2_url_has_name("http://127.0.0.1/x"));
+	assert_false(qc2_url_has_name("http://169.254.169.254:80/x"));
+	assert_false(qc2_url_has_name("http://[::1]:8080/x"));
+	assert_false(qc2_url_has_name("http://localhost/x"));
+	assert_false(qc2_url_has_name("http://images.localhost:7480/x"));
+	assert_false(qc2_url_has_name("file:///localhost/x"));
+}
+
 static void test_escapes_are_seen(void **state)
 {
 	static const char *const names[] = {
@@ -328,6 +379,8 @@ int main(void)
 		cmocka_unit_test(test_too_long),
 		cmocka_unit_test(test_resolve),
 		cmocka_unit_test(test_allowed),
+		cmocka_unit_test(test_local_addresses),
+		cmocka_unit_test(test_has_name),
 		cmocka_unit_test(test_escapes_are_seen),
 		cmocka_unit_test(test_prefix),
 		cmocka_unit_test(test_paths),

@@ -26,6 +26,7 @@ static int open_chain(struct ctl *ctl, const char *url, struct qc2_chain **chain
 		.ca_file = ctl->cfg.ca_file,
 		.connect_timeout_s = ctl->cfg.connect_timeout_s,
 		.low_speed_time_s = ctl->cfg.low_speed_time_s,
+		.allow_local_addresses = ctl->cfg.allow_local_addresses,
 	};
 	const struct qc2_chain_limits limits = {
 		.max_depth = ctl->cfg.max_depth,

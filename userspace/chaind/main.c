@@ -173,6 +173,7 @@ static int setup_parts(struct qc2_err *err)
 	chaind.store_cfg.ca_file = chaind.cfg.ca_file;
 	chaind.store_cfg.connect_timeout_s = chaind.cfg.connect_timeout_s;
 	chaind.store_cfg.low_speed_time_s = chaind.cfg.low_speed_time_s;
+	chaind.store_cfg.allow_local_addresses = chaind.cfg.allow_local_addresses;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT))
 		return qc2_fail(err, EIO, "libcurl: cannot be set up");
 	ret = cache_open(&chaind.cache, chaind.event, chaind.cfg.cache_path,

@@ -14,7 +14,7 @@
 #include "config.h"
 #include "url.h"
 
-enum key_type { KEY_PATH, KEY_TEXT, KEY_SIZE, KEY_NUMBER, KEY_PREFIXES };
+enum key_type { KEY_PATH, KEY_TEXT, KEY_SIZE, KEY_NUMBER, KEY_BOOL, KEY_PREFIXES };
 
 static const struct key {
 	const char *section, *name;
@@ -41,6 +41,8 @@ static const struct key {
 	{ "chain", "index_dir", KEY_PATH, FIELD(index_dir),
 	  .value = "/var/lib/qcow2chain/index" },
 	{ "store", "ca_file", KEY_TEXT, FIELD(ca_file), .value = "" },
+	{ "store", "allow_local_addresses", KEY_BOOL,
+	  FIELD(allow_local_addresses), .value = "no" },
 	{ "store", "connections", KEY_NUMBER, FIELD(connections),
 	  1, 1024, "16" },
 	{ "store", "connect_timeout_s", KEY_NUMBER, FIELD(connect_timeout_s),
@@ -174,6 +176,12 @@ static int set_key(struct qc2_config *cfg, const struct key *key,
 				value, (unsigned long long)key->min,
 				(unsigned long long)key->max);
 		*(unsigned int *)field = number;
+		return 0;
+	case KEY_BOOL:
+		if (strcmp(value, "yes") && strcmp(value, "no"))
+			return qc2_fail(err, EINVAL, "\"%s\" is neither yes nor no",
+					value);
+		*(bool *)field = value[0] == 'y';
 		return 0;
 	}
 	return -EINVAL;

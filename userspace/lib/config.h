@@ -7,6 +7,7 @@
 #ifndef QC2_CONFIG_H
 #define QC2_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,6 +32,7 @@ struct qc2_config {
 	char *index_dir;		/* see index_file.h */
 	/* [store] */
 	char *ca_file;			/* NULL: those of the system */
+	bool allow_local_addresses;	/* a name may lead to this machine */
 	unsigned int connections;	/* at once, to all stores together */
 	unsigned int connect_timeout_s;
 	unsigned int low_speed_time_s;	/* a transfer that stalls this long fails */

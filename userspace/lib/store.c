@@ -311,6 +311,37 @@ static int check_file(struct qc2_get *get)
 	return 0;
 }
 
+/* Of a URL whose host is a name. */
+static unsigned int url_port(const char *url)
+{
+	const char *host = strstr(url, "://") + 3, *port = host + strcspn(host, ":/");
+
+	if (*port == ':')
+		return atoi(port + 1);
+	return !strncmp(url, "https:", 6) ? 443 : 80;
+}
+
+/*
+ * Who answers for a name in the DNS can have it lead anywhere, and to another
+ * place each time, so addresses are looked at when a connection is made.  A
+ * proxy is the administrator's choice; what is at another port than the URL's
+ * must be one.
+ */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose,
+				 struct curl_sockaddr *addr)
+{
+	struct qc2_get *get = arg;
+	const char *what = qc2_address_local(&addr->addr, get->local);
+	/* IPv6 has it in the same place. */
+	unsigned int port = ntohs(((struct sockaddr_in *)&addr->addr)->sin_port);
+
+	if (what && port == url_port(get->url)) {
+		get->local_what = what;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
+}
+
 static int add_header(struct qc2_get *get, const char *name, const char *value)
 {
 	struct curl_slist *list;
@@ -382,6 +413,10 @@ int qc2_get_prepare(struct qc2_get *get, CURL *easy,
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 131072L);
 	if (cfg->ca_file)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, cfg->ca_file);
+	if (!cfg->allow_local_addresses && qc2_url_has_name(get->url)) {
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+		curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, get);
+	}
 	return 0;
 fail:
 	if (err)
@@ -394,6 +429,11 @@ static int finish_code(struct qc2_get *get, CURLcode code)
 	const char *text = get->errbuf[0] ? get->errbuf :
 					    curl_easy_strerror(code);
 
+	/* There may be other addresses as well, but none of them works. */
+	if (code == CURLE_COULDNT_CONNECT && get->local_what)
+		return get_fail(get, EACCES,
+				"the name of the host leads to %s (%s); if it may, set allow_local_addresses = yes in section [store] of the configuration",
+				get->local, get->local_what);
 	switch (code) {
 	case CURLE_ABORTED_BY_CALLBACK:
 		return get_fail(get, ECANCELED, "canceled");

@@ -24,6 +24,7 @@
 
 #include <curl/curl.h>
 
+#include "address.h"
 #include "err.h"
 #include "source.h"
 
@@ -32,6 +33,7 @@ struct qc2_store_config {
 	const char *ca_file;		/* NULL: those of the system */
 	unsigned int connect_timeout_s;
 	unsigned int low_speed_time_s;
+	bool allow_local_addresses;	/* names may lead there, see address.h */
 };
 
 /* What the headers of an answer said. */
@@ -74,6 +76,8 @@ struct qc2_get {
 	struct curl_slist *headers;
 	char *path;			/* of a file:// URL */
 	char *seen_version;
+	char local[QC2_ADDRESS_LEN];	/* to which no connection was made */
+	const char *local_what;		/* what it is; NULL: there was none */
 	struct qc2_answer answer;
 	char errbuf[CURL_ERROR_SIZE];
 };
@@ -99,7 +103,9 @@ int qc2_get_prepare(struct qc2_get *get, CURL *easy,
  *
  * Return: 0 if @get->len bytes were passed on; else a negative errno with @err
  * naming URL and range: -EAGAIN if trying again may help, -ENOENT, -EACCES,
- * -ESTALE if the object changed since it was opened, and others.
+ * -ESTALE if the object changed since it was opened, and others.  -EACCES is
+ * also that the URL's host is a name and leads to a local address, which the
+ * configuration does not allow.
  */
 int qc2_get_finish(struct qc2_get *get, CURLcode code, struct qc2_err *err);
 

@@ -2,6 +2,7 @@
 /*
  * URLs of images.  Pure functions on text; any thread may call them.
  */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -472,6 +473,24 @@ out:
 		qc2_fail_prefix(err, ret, "%.300s: bad file name in the header: ",
 				base);
 	return ret;
+}
+
+bool qc2_url_has_name(const char *url)
+{
+	static const char local[] = ".localhost";
+	char host[256] = ".", *name = host + 1;
+	const char *start = strstr(url, "://") + 3;
+	size_t len = strcspn(start, ":/");
+	struct in_addr addr;
+
+	if (!len || *start == '[')
+		return false;
+	if (len > sizeof(host) - 2)
+		return true;
+	memcpy(name, start, len);
+	if (len + 1 >= strlen(local) && !strcmp(name + len - strlen(local), local))
+		return false;
+	return inet_pton(AF_INET, name, &addr) != 1;
 }
 
 static bool has_prefix(const char *url, const char *prefix, size_t len)

@@ -78,6 +78,15 @@ int qc2_url_allowed(const char *url, const char *top, const char *const *allow,
 		    size_t nr_allow, struct qc2_err *err);
 
 /**
+ * qc2_url_has_name() - whether the DNS, or the like, says where a URL leads
+ * @url: canonical
+ *
+ * Return: true if its host is a name; false for an address, for localhost, and
+ * for a file.
+ */
+bool qc2_url_has_name(const char *url);
+
+/**
  * qc2_url_from_path() - the canonical URL of an absolute path
  *
  * Return: 0 or a negative errno with @err filled; the caller frees @canonical.
