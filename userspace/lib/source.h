@@ -42,6 +42,9 @@ struct qc2_source {
 struct qc2_opener {
 	int (*open)(struct qc2_opener *opener, const char *url,
 		    struct qc2_source **src, struct qc2_err *err);
+	/* The same, reading @head bytes at once.  NULL: as many as always. */
+	int (*open_head)(struct qc2_opener *opener, const char *url, size_t head,
+			 struct qc2_source **src, struct qc2_err *err);
 };
 
 #endif

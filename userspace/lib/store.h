@@ -149,4 +149,31 @@ void qc2_store_cancel(struct qc2_store *store);
 /* Requests sent and bytes received so far.  Any thread. */
 void qc2_store_stats(struct qc2_store *store, uint64_t *requests, uint64_t *bytes);
 
+/**
+ * qc2_store_pinned() - a source of an object whose size and version are known
+ * @url: canonical
+ *
+ * Nothing is asked for before the first read, which fails with -ESTALE if the object
+ * is another one by then.
+ *
+ * Return: the source, or NULL for lack of memory.
+ */
+struct qc2_source *qc2_store_pinned(struct qc2_store *store, const char *url,
+				    uint64_t size, const char *version);
+
+/**
+ * qc2_put() - write an object as a whole
+ * @url: canonical; an http:// or https:// server must allow PUT
+ *
+ * Nobody sees a part of it in a file; whether a server does the same is its
+ * business.  A failure that may pass is retried a few times.
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
+int qc2_put(const struct qc2_store_config *cfg, const char *url, const void *buf,
+	    size_t len, struct qc2_err *err);
+
+/* The same into a file: written beside it, and durable before it takes its place. */
+int qc2_put_file(const char *path, const void *buf, size_t len, struct qc2_err *err);
+
 #endif

@@ -228,8 +228,9 @@ static const struct qc2_source_ops store_ops = {
 	.close = store_close,
 };
 
-static int store_open(struct qc2_opener *opener, const char *url,
-		      struct qc2_source **src, struct qc2_err *err)
+static int store_open_head(struct qc2_opener *opener, const char *url,
+			   size_t head_len, struct qc2_source **src,
+			   struct qc2_err *err)
 {
 	struct qc2_store *store = (struct qc2_store *)opener;
 	struct store_source *s = calloc(1, sizeof(*s));
@@ -241,8 +242,8 @@ static int store_open(struct qc2_opener *opener, const char *url,
 	s->src.ops = &store_ops;
 	s->src.url = strdup(url);
 	s->store = store;
-	s->head_len = QC2_HEAD_BYTES;
-	s->head = malloc(QC2_HEAD_BYTES);
+	s->head_len = head_len;
+	s->head = malloc(head_len);
 	if (!s->src.url || !s->head) {
 		ret = qc2_fail(err, ENOMEM, "%s: out of memory", url);
 		goto fail;
@@ -261,6 +262,30 @@ fail:
 	return ret;
 }
 
+static int store_open(struct qc2_opener *opener, const char *url,
+		      struct qc2_source **src, struct qc2_err *err)
+{
+	return store_open_head(opener, url, QC2_HEAD_BYTES, src, err);
+}
+
+struct qc2_source *qc2_store_pinned(struct qc2_store *store, const char *url,
+				    uint64_t size, const char *version)
+{
+	struct store_source *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->src.ops = &store_ops;
+	s->src.url = strdup(url);
+	s->src.version = strdup(version);
+	s->src.size = size;
+	s->store = store;
+	if (s->src.url && s->src.version)
+		return &s->src;
+	store_close(&s->src);
+	return NULL;
+}
+
 struct qc2_store *qc2_store_new(const struct qc2_store_config *cfg)
 {
 	struct qc2_store *store = calloc(1, sizeof(*store));
@@ -268,6 +293,7 @@ struct qc2_store *qc2_store_new(const struct qc2_store_config *cfg)
 	if (!store)
 		return NULL;
 	store->opener.open = store_open;
+	store->opener.open_head = store_open_head;
 	store->cfg = cfg;
 	pthread_mutex_init(&store->lock, NULL);
 	return store;
