@@ -22,6 +22,7 @@
 
 #include "chain.h"
 #include "index_file.h"
+#include "manifest_open.h"
 #include "qcow2.h"
 #include "url.h"
 
@@ -41,6 +42,7 @@ struct qc2_walk {
 	struct qc2_chain *chain;
 	struct opening *open;		/* by link */
 	struct qc2_top next;
+	struct qc2_source *top;		/* the top image, open; NULL: not yet, or taken */
 	struct qc2_err *err;
 	struct pass *whole;		/* over all tables, when it has ended */
 };
@@ -181,7 +183,9 @@ static int open_link(struct qc2_walk *w)
 	struct qc2_link *link;
 	int ret;
 
-	ret = w->opener->open(w->opener, w->next.url, &src, w->err);
+	src = w->top;
+	w->top = NULL;
+	ret = src ? 0 : w->opener->open(w->opener, w->next.url, &src, w->err);
 	if (ret) {
 		if (chain->nr_links)
 			qc2_fail_prefix(w->err, ret,
@@ -230,7 +234,7 @@ static int check_next(struct qc2_walk *w)
  * ---------------------------------------------------------------------------
  */
 
-static void complete(struct qc2_chain *chain, struct qc2_index *index)
+void qc2_chain_complete(struct qc2_chain *chain, struct qc2_index *index)
 {
 	size_t i;
 
@@ -290,6 +294,11 @@ static int make_id(const struct qc2_chain *chain, size_t first, size_t nr,
 	return 0;
 }
 
+int qc2_chain_identify(struct qc2_chain *chain, struct qc2_err *err)
+{
+	return make_id(chain, 0, chain->nr_links, chain->id, err);
+}
+
 /* Makes the chain complete if there is an index file of it. */
 static void load_chain(const struct qc2_walk *w)
 {
@@ -305,7 +314,7 @@ static void load_chain(const struct qc2_walk *w)
 						 true, &parts, NULL)) {
 		for (i = 0; i < chain->nr_links; i++)
 			chain->links[i].packed = parts.packed[i];
-		complete(chain, parts.index);
+		qc2_chain_complete(chain, parts.index);
 	}
 	free(parts.packed);
 }
@@ -647,7 +656,7 @@ void qc2_walk_complete(struct qc2_walk *walk)
 		chain->links[i].packed = p->parts[i].packed;
 		p->parts[i].packed = NULL;
 	}
-	complete(chain, p->index);
+	qc2_chain_complete(chain, p->index);
 	p->index = NULL;
 }
 
@@ -673,9 +682,31 @@ static int walk_headers(struct qc2_walk *w)
 	if (!w->chain->nr_sectors)
 		return qc2_fail(w->err, EINVAL,
 			"%s: the disk has a size of 0", w->chain->links[0].url);
-	ret = make_id(w->chain, 0, w->chain->nr_links, w->chain->id, w->err);
+	ret = qc2_chain_identify(w->chain, w->err);
 	if (!ret && w->limits->index_dir)
 		load_chain(w);
+	return ret;
+}
+
+/*
+ * Takes the chain from a manifest.  Without one that can be used, the top image is
+ * open, and the chain is as it was.
+ */
+static int try_manifest(struct qc2_walk *w)
+{
+	struct qc2_chain *chain;
+	char *trouble;
+	int ret;
+
+	if (w->limits->no_manifest || w->next.snapshot)
+		return 0;
+	ret = qc2_manifest_open(w->opener, &w->next, w->limits, &w->top, &chain,
+				&trouble, w->err);
+	if (chain) {
+		qc2_chain_put(w->chain);
+		w->chain = chain;
+	}
+	w->chain->manifest_trouble = trouble;
 	return ret;
 }
 
@@ -696,9 +727,12 @@ int qc2_walk_new(struct qc2_opener *opener, const char *url,
 			 qc2_fail(err, ENOMEM, "out of memory");
 	if (!ret) {
 		w->chain->refs = 1;
-		w->chain->snapshot = w->next.snapshot;
-		w->next.snapshot = NULL;
-		ret = walk_headers(w);
+		ret = try_manifest(w);
+		if (!ret && !w->chain->index) {
+			w->chain->snapshot = w->next.snapshot;
+			w->next.snapshot = NULL;
+			ret = walk_headers(w);
+		}
 		qc2_top_free(&w->next);
 	}
 	w->err = NULL;
@@ -729,6 +763,8 @@ void qc2_walk_free(struct qc2_walk *walk)
 		if (open->src)
 			open->src->ops->close(open->src);
 	}
+	if (walk->top)
+		walk->top->ops->close(walk->top);
 	free(walk->open);
 	qc2_chain_put(walk->chain);
 	free(walk);
@@ -775,6 +811,7 @@ void qc2_chain_put(struct qc2_chain *chain)
 		qc2_packed_put(chain->links[i].packed);
 	}
 	free(chain->snapshot);
+	free(chain->manifest_trouble);
 	free(chain->links);
 	qc2_index_free(chain->index);
 	free(chain);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A chain: the links from the top image to the base, and the merged index
- * over them.  Opening walks the chain: first the headers of all links, then their
- * tables.  A chain that is complete does not change any more.
+ * over them.  Opening takes the chain from a manifest beside the top image, or walks
+ * it: first the headers of all links, then their tables.  A chain that is complete does not change any more.
  *
  * The index leads to objects, two for each link: its data, which is in the
  * image itself or in its external data file, and its compressed clusters, as
@@ -63,6 +63,8 @@ struct qc2_chain {
 	struct qc2_link *links;	/* 0 is the top */
 	size_t nr_links;
 	char *snapshot;		/* of the top that the chain begins with; or NULL */
+	bool from_manifest;	/* and not by a walk; see manifest.h */
+	char *manifest_trouble;	/* why a manifest that is there was not used; or NULL */
 	struct qc2_index *index;	/* NULL: not complete yet */
 	/*
 	 * Identity of the content: the first bytes of the SHA-256 of
@@ -85,10 +87,11 @@ struct qc2_chain_limits {
 	size_t nr_allow;
 	/* Folder of index files, see index_file.h; NULL: neither read nor written. */
 	const char *index_dir;
+	bool no_manifest;	/* walk, even if there is one */
 };
 
 /**
- * qc2_chain_open() - walk a chain and merge it
+ * qc2_chain_open() - take a chain from its manifest, or walk and merge it
  * @opener: opens the links
  * @url: the top image, see qc2_url_top()
  *
@@ -108,13 +111,20 @@ struct qc2_chain *qc2_chain_ref(struct qc2_chain *chain);
 void qc2_chain_put(struct qc2_chain *chain);
 
 /*
+ * For who makes a chain in another way than by walking it: its id, from all links; and
+ * the index, which is taken over, with which the chain is complete.
+ */
+int qc2_chain_identify(struct qc2_chain *chain, struct qc2_err *err);
+void qc2_chain_complete(struct qc2_chain *chain, struct qc2_index *index);
+
+/*
  * The same in steps, for who wants to use a chain before all of its tables were
  * read.
  */
 struct qc2_walk;
 
 /**
- * qc2_walk_new() - read the headers of all links
+ * qc2_walk_new() - read the headers of all links, or a manifest
  * @opener: must stay, as must @limits, until qc2_walk_free()
  *
  * Return: 0 or a negative errno with @err filled.
@@ -124,8 +134,8 @@ int qc2_walk_new(struct qc2_opener *opener, const char *url,
 		 struct qc2_err *err);
 
 /*
- * The chain, without its index, or complete if there is an index file of it; the
- * walk keeps its reference.
+ * The chain, without its index, or complete if there is a manifest or an index file of
+ * it; the walk keeps its reference.
  */
 struct qc2_chain *qc2_walk_chain(struct qc2_walk *walk);
 
