@@ -11,6 +11,7 @@
 
 #include <curl/curl.h>
 
+#include "access.h"
 #include "chain.h"
 #include "chainctl.h"
 #include "disk.h"
@@ -19,30 +20,42 @@
 
 #define SCHEMA	1
 
+int chain_access(struct ctl *ctl, struct chain_access *access, struct qc2_err *err)
+{
+	*access = (struct chain_access){
+		.cfg = {
+			.ca_file = ctl->cfg.ca_file,
+			.connect_timeout_s = ctl->cfg.connect_timeout_s,
+			.low_speed_time_s = ctl->cfg.low_speed_time_s,
+			.allow_local_addresses = ctl->cfg.allow_local_addresses,
+		},
+		.limits = {
+			.max_depth = ctl->cfg.max_depth,
+			.allow = (const char *const *)ctl->cfg.allow,
+			.nr_allow = ctl->cfg.nr_allow,
+		},
+	};
+	if (curl_global_init(CURL_GLOBAL_DEFAULT))
+		return qc2_fail(err, ENOMEM, "libcurl cannot be set up");
+	access->store = qc2_store_new(&access->cfg);
+	return access->store ? 0 : qc2_fail(err, ENOMEM, "out of memory");
+}
+
 static int open_chain(struct ctl *ctl, const char *url, struct qc2_chain **chain,
 		      struct qc2_err *err)
 {
-	const struct qc2_store_config cfg = {
-		.ca_file = ctl->cfg.ca_file,
-		.connect_timeout_s = ctl->cfg.connect_timeout_s,
-		.low_speed_time_s = ctl->cfg.low_speed_time_s,
-		.allow_local_addresses = ctl->cfg.allow_local_addresses,
-	};
-	const struct qc2_chain_limits limits = {
-		.max_depth = ctl->cfg.max_depth,
-		.allow = (const char *const *)ctl->cfg.allow,
-		.nr_allow = ctl->cfg.nr_allow,
-	};
-	struct qc2_store *store;
+	struct chain_access access;
 	int ret;
 
-	if (curl_global_init(CURL_GLOBAL_DEFAULT))
-		return qc2_fail(err, ENOMEM, "libcurl cannot be set up");
-	store = qc2_store_new(&cfg);
-	if (!store)
-		return qc2_fail(err, ENOMEM, "out of memory");
-	ret = qc2_chain_open(qc2_store_opener(store), url, &limits, chain, err);
-	qc2_store_free(store);
+	ret = chain_access(ctl, &access, err);
+	if (ret)
+		return ret;
+	ret = qc2_chain_open(qc2_store_opener(access.store), url, &access.limits, chain,
+			     err);
+	qc2_store_free(access.store);
+	if (!ret && (*chain)->manifest_trouble)
+		out_warn(ctl, "manifest not used, all images are read instead: %s",
+			 (*chain)->manifest_trouble);
 	return ret;
 }
 
@@ -107,8 +120,9 @@ static json_t *info_json(const struct qc2_chain *chain, const char *url)
 	for (size_t i = 0; i < chain->nr_links; i++)
 		json_array_append_new(links, link_json(&chain->links[i]));
 	out_chain_id(id, chain->id);
-	return json_pack("{si ss ss sI sI sI so}", "schema", SCHEMA, "url", url,
-			 "chain_id", id, "virtual_size",
+	return json_pack("{si ss ss sb ss? sI sI sI so}", "schema", SCHEMA, "url", url,
+			 "chain_id", id, "from_manifest", chain->from_manifest,
+			 "manifest_trouble", chain->manifest_trouble, "virtual_size",
 			 (json_int_t)chain->nr_sectors * 512, "depth",
 			 (json_int_t)chain->nr_links, "live_bytes", live_bytes(chain),
 			 "links", links);
@@ -121,8 +135,9 @@ static void print_info(const struct qc2_chain *chain, const char *url)
 
 	out_chain_id(id, chain->id);
 	out_text(stdout, url);
-	printf("\n  size      %s\n  live      %s\n  chain     %s\n  links     %zu\n\n",
+	printf("\n  size      %s\n  live      %s\n  chain     %s\n  manifest  %s\n  links     %zu\n\n",
 	       out_size(a, chain->nr_sectors * 512), out_size(b, live_bytes(chain)), id,
+	       chain->from_manifest ? "used" : chain->manifest_trouble ? "not used" : "none",
 	       chain->nr_links);
 	printf("%5s %10s %10s %10s %10s  %s\n", "LINK", "LIVE", "FILE", "DISK", "CLUSTER", "URL");
 	for (size_t i = 0; i < chain->nr_links; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the files of chainctl share: the parsed command line, the verbs, and
- * output.  chainctl is single-threaded; nothing here locks.
+ * output.  chainctl has one thread, but for those in publish.c, which see nothing of
+ * this; nothing here locks.
  *
  * Verbs return 0 or a negative errno with the reason in @err; main() prints
  * it and turns the errno into an exit code.  Results go to stdout, warnings
@@ -43,7 +44,9 @@ struct ctl {
 	bool discard;
 	bool force;
 	bool journal;
+	bool no_digests;
 	const char *tip;	/* --tip */
+	const char *output;	/* --output */
 	const char *chain_id;	/* --chain-id, as typed */
 	uint64_t size;		/* --size, bytes */
 	uint64_t journal_size;	/* --journal-size, bytes */
@@ -60,6 +63,7 @@ int status_show(struct ctl *ctl, struct qc2_err *err);
 int status_list(struct ctl *ctl, struct qc2_err *err);
 int chain_info(struct ctl *ctl, struct qc2_err *err);
 int chain_map(struct ctl *ctl, struct qc2_err *err);
+int chain_publish(struct ctl *ctl, struct qc2_err *err);
 int tip_create(struct ctl *ctl, struct qc2_err *err);
 int tip_check(struct ctl *ctl, struct qc2_err *err);
 int tip_dump(struct ctl *ctl, struct qc2_err *err);

@@ -30,6 +30,8 @@ enum {
 	OPT_JOURNAL,
 	OPT_OFFSET,
 	OPT_LENGTH,
+	OPT_OUTPUT,
+	OPT_NO_DIGESTS,
 };
 
 #define BIT(opt)	(1U << ((opt) - OPT_HELP))
@@ -52,6 +54,8 @@ static const struct option options[] = {
 	{ "journal", no_argument, NULL, OPT_JOURNAL },
 	{ "offset", required_argument, NULL, OPT_OFFSET },
 	{ "length", required_argument, NULL, OPT_LENGTH },
+	{ "output", required_argument, NULL, OPT_OUTPUT },
+	{ "no-digests", no_argument, NULL, OPT_NO_DIGESTS },
 	{ }
 };
 
@@ -119,6 +123,16 @@ static const struct verb verbs[] = {
 "  Shows where the content of a chain, or of the chain below a disk's tip, is.\n"
 "    --offset BYTES            begin here (default: 0)\n"
 "    --length BYTES            show so much of the disk (default: all)\n",
+	},
+	{
+		.name = "publish", .title = "publish", .min_args = 1, .max_args = 1,
+		.takes = BIT(OPT_OUTPUT) | BIT(OPT_NO_DIGESTS), .run = chain_publish,
+		.help =
+"chainctl publish IMAGE_URL [--output FILE] [--no-digests]\n"
+"  Writes the manifest of the chain whose top image is at IMAGE_URL beside it, so\n"
+"  that opening the chain takes one or two requests at any depth.\n"
+"    --output FILE             write it there instead, to be uploaded otherwise\n"
+"    --no-digests              do not read the data\n",
 	},
 	{
 		.name = "tip", .subverb = "create", .title = "tip create",
@@ -301,6 +315,12 @@ static int take_option(struct ctl *ctl, int opt, const char **config)
 		return 0;
 	case OPT_FORCE:
 		ctl->force = true;
+		return 0;
+	case OPT_OUTPUT:
+		ctl->output = optarg;
+		return *optarg ? 0 : usage("--output needs a path%s", "");
+	case OPT_NO_DIGESTS:
+		ctl->no_digests = true;
 		return 0;
 	case OPT_JOURNAL:
 		ctl->journal = true;
