@@ -170,6 +170,9 @@ static int start_open(struct start *s, struct qc2_err *err)
 	snprintf(s->chain_id, sizeof(s->chain_id), "%s", client_str(reply, "chain_id"));
 	s->nr_sectors = client_u64(reply, "sectors");
 	s->depth = client_u64(reply, "depth");
+	if (*client_str(reply, "manifest_trouble"))
+		out_warn(ctl, "manifest not used, all images are read instead: %s",
+			 client_str(reply, "manifest_trouble"));
 	cache = client_str(reply, "cache_device");
 	if (strlen(s->chain_id) != CHAIN_ID_HEX_LEN)
 		ret = qc2_fail(err, EBADE, "chaind sent no chain id");

@@ -198,6 +198,9 @@ static void add_daemon(json_t *disk, const json_t *from)
 	if (complete)
 		json_object_set_new(disk, "live_bytes",
 				    bytes(client_u64(from, "live_sectors")));
+	json_object_set_new(disk, "from_manifest",
+			    json_boolean(json_is_true(json_object_get(from, "from_manifest"))));
+	json_object_set_new(disk, "manifest_trouble", text_or_null(from, "manifest_trouble"));
 	json_object_set_new(disk, "links", links(from));
 	/* Where there is a live table, the kernel is right. */
 	if (json_is_null(json_object_get(disk, "chain_id")))
@@ -219,8 +222,8 @@ static json_t *new_disk(const char *name)
 {
 	static const char *const members[] = {
 		"state", "device", "dev", "size", "logical_block_size", "open_count", "url",
-		"chain_id", "depth", "index_complete", "live_bytes", "tip", "reads", "writes", "commits", "map",
-		"waiting", "daemon",
+		"chain_id", "depth", "index_complete", "live_bytes", "from_manifest",
+		"manifest_trouble", "tip", "reads", "writes", "commits", "map", "waiting", "daemon",
 	};
 	json_t *disk = json_object();
 
@@ -407,6 +410,11 @@ static void print_disk(const json_t *disk)
 		       complete ? " live" : "", client_str(disk, "chain_id"));
 	else if (*client_str(disk, "chain_id"))
 		print_field("chain", client_str(disk, "chain_id"));
+	if (*client_str(disk, "manifest_trouble")) {
+		fputs("  manifest  not used: ", stdout);
+		out_text(stdout, client_str(disk, "manifest_trouble"));
+		putchar('\n');
+	}
 	if (json_is_object(json_object_get(disk, "tip")))
 		print_kernel(disk);
 	if (!json_is_object(daemon))

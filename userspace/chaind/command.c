@@ -59,10 +59,11 @@ static json_t *opened_reply(const struct disk *disk)
 
 	cache_get_stats(disk->chaind->cache, &stats);
 	format_hex(disk->chain->id, QC2_CHAIN_ID_LEN, id);
-	return json_pack("{sb ss ss ss sI sI ss}", "ok", 1, "name",
+	return json_pack("{sb ss ss ss sI sI so ss}", "ok", 1, "name",
 			 disk->info.name, "url", disk->info.url, "chain_id", id,
 			 "sectors", (json_int_t)disk->chain->nr_sectors,
 			 "depth", (json_int_t)disk->chain->nr_links,
+			 "manifest_trouble", text_or_null(disk->chain->manifest_trouble),
 			 "cache_device", stats.device);
 }
 
@@ -239,7 +240,7 @@ static json_t *disk_status(const struct disk *disk)
 	if (disk->info.dev)
 		snprintf(dev, sizeof(dev), "%u:%u", disk->info.dev >> 20,
 			 disk->info.dev & 0xfffff);
-	return json_pack("{ss ss so sI sI sI sb so so ss so sI sI sI sI so sI sI so so}",
+	return json_pack("{ss ss so sI sI sI sb sb so so so ss so sI sI sI sI so sI sI so so}",
 			 "name", disk->info.name,
 			 "url", disk->info.url,
 			 "chain_id", text_or_null(id),
@@ -248,6 +249,9 @@ static json_t *disk_status(const struct disk *disk)
 			 "depth", (json_int_t)(chain ? chain->nr_links : 0),
 			 "live_sectors", (json_int_t)disk->live_sectors,
 			 "index_complete", chain && chain->index,
+			 "from_manifest", chain && chain->from_manifest,
+			 "manifest_trouble",
+			 text_or_null(chain ? chain->manifest_trouble : NULL),
 			 "dev", text_or_null(dev),
 			 "tip", text_or_null(disk->info.tip),
 			 "state", states[disk->state],

@@ -207,8 +207,9 @@ static void opening_ended(struct disk *disk, int ret)
 		disk->error.msg[0] = '\0';
 		disk->state = disk->registered ? DISK_ATTACHED : DISK_OPEN;
 		disk->tries = 0;
-		log_info("disk %s: %s is open, %zu links", disk->info.name,
-			 disk->info.url, disk->chain->nr_links);
+		log_info("disk %s: %s is open, %zu links%s", disk->info.name,
+			 disk->info.url, disk->chain->nr_links,
+			 disk->chain->from_manifest ? ", by its manifest" : "");
 		miss_retry(disk);
 		tell_opener(disk, 0, NULL);
 	} else if (!disk->info.dev) {
@@ -230,6 +231,9 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		disk->error = *err;
 	else
 		ret = take_chain(disk, chain, &disk->error);
+	if (!ret && disk->chain->manifest_trouble)
+		log_warn("disk %s: manifest not used, the chain is walked: %s",
+			 disk->info.name, disk->chain->manifest_trouble);
 	if (ret || disk->chain->index)
 		end_opening(disk);
 	opening_ended(disk, ret);
