@@ -488,7 +488,7 @@ static struct image *make_lies(void)
 
 	img = add_qcow2(DIR, "l0", 12, 40960, 16, "l1", "qcow2");
 	put64(img, 8192, 3 * 4096);
-	put64(img, 8192 + 16, 5 * 4096);
+	put64(img, 8192 + 16, 8 * 4096);
 	put64(img, 8192 + 32, 1ULL << 62 | 7 * 4096);
 	img = add_qcow2(DIR, "l1", 12, 32768, 16, NULL, NULL);
 	put64(img, 8192 + 8, 3 * 4096);
@@ -564,6 +564,8 @@ static void test_lies(void **state)
 	lie(img, objects, 4, 4, "object 4");
 	lie(img, objects, 4, 3, "not in compressed clusters of link 1");
 	lie(img, objects, 4, 1, "not in compressed clusters of link 0");
+	/* At the place of a compressed cluster, but on another one of the disk. */
+	lie(img, objects + 8, 4, 1, "sectors 16 to 23 are not in compressed clusters");
 	lie(img, diffs, 8, 16 * 8, "at offset 65536");
 	lie(img, diffs, 8, UINT64_MAX, "of its object");
 	lie(img, diffs + 24, 8, 1, "not in compressed clusters");
