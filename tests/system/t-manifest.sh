@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 make_chain "$T/d" 20 16 44 cluster_size=16k > /dev/null
+truncate -s 24M "$T/d/link0.qcow2"	# room for another image in its place
 start_nginx "$T" "dav_methods PUT;"
 start_chaind
 url=$HTTP/d/link19.qcow2
@@ -37,6 +38,7 @@ perl -e 'my $path = shift; local $/; open my $f, "<:raw", $path or die; my $data
 	unlink $path; open $f, ">:raw", $path or die; print $f $data; close $f;' "$file"
 touch -d "2 hours ago" "$file"
 
+# The cache is empty for what was replaced.
 start_chaind
 chainctl start "$url" vmdisk 2> "$T/err" || true
 failed=0 good=0
@@ -53,6 +55,16 @@ while read -r at length from; do
 done < <(jq -r '.extents[] | select(.data) | "\(.start) \(.length) \(.url)"' "$T/map")
 [ "$failed" -gt 0 ] && [ "$good" -gt 0 ] || fail "$failed failed, $good good"
 chainctl status vmdisk | grep -q "${victim##*/}.*changed" || fail "status does not say what changed: $(chainctl status vmdisk)"
+chainctl stop vmdisk --discard
+
+# The next start does not use that manifest.  The same content is under the name
+# again, but as another version.
+cp "$T/kept" "$file"
+touch -d "3 hours ago" "$file"
+chainctl start "$url" vmdisk 2> "$T/err"
+grep -q "manifest not used.*wrong when the disk was read before" "$T/err" ||
+	fail "no warning: $(cat "$T/err")"
+cmp "$T/expected" /dev/mapper/vmdisk || fail "content differs"
 chainctl stop vmdisk --discard
 
 # The link is put back, and the top replaced: the manifest is stale.
@@ -74,6 +86,62 @@ truncate -s -1 "$T/d/link19.qcow2.manifest"
 chainctl start "$url" vmdisk 2> "$T/err"
 grep -q "manifest not used.*truncated" "$T/err" || fail "no warning: $(cat "$T/err")"
 cmp "$T/expected" /dev/mapper/vmdisk || fail "content differs"
+chainctl stop vmdisk --discard
+
+# Data that was changed while size and version stayed the same is noticed by its digest.
+chainctl publish "$url" > /dev/null
+chainctl start "$url" vmdisk
+verifies() { grep -q "verified with [1-9][0-9]* digests" "$T/chaind.log"; }
+wait_until 30 verifies
+chainctl stop vmdisk --discard
+stop_chaind
+rm "$T/cache"
+
+# damage FILE OFFSET - one byte, unnoticed
+damage()
+{
+	touch -r "$1" "$T/time"
+	printf '\x5a' | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+	touch -r "$T/time" "$1"
+}
+
+# start_verified - start the disk, and wait until its digests are there
+start_verified()
+{
+	: > "$T/chaind.log"
+	start_chaind
+	chainctl start "$url" vmdisk
+	wait_until 30 verifies
+}
+
+read -r at length offset < <(jq -r '[.extents[] | select(.data and .url == $url and .start > 1048576)][0] |
+	"\(.start) \(.length) \(.offset)"' --arg url "$victim" "$T/map")
+cp -p "$file" "$T/kept"
+damage "$file" "$offset"
+start_verified
+must_fail "input/output error" dd if=/dev/mapper/vmdisk of=/dev/null iflag=direct,skip_bytes bs=512 \
+	skip="$at" count=1 status=none
+grep -q "its manifest is right; an image of the chain is damaged" "$T/chaind.log" ||
+	fail "not logged: $(cat "$T/chaind.log")"
+chainctl stop vmdisk --discard
+stop_chaind
+rm "$T/cache"
+
+# The manifest is that of another chain, of the same sizes and versions: what the
+# images say counts.
+mv "$T/kept" "$file"
+cp -p "$T/d/link0.qcow2" "$T/kept"
+make_chain "$T/other" 1 16 45 cluster_size=16k > /dev/null
+cp "$T/other/link0.qcow2" "$T/d/link0.qcow2"
+truncate -r "$T/kept" "$T/d/link0.qcow2"
+touch -r "$T/kept" "$T/d/link0.qcow2"
+flatten "$T/d/link19.qcow2" "$T/other.raw"
+! cmp -s "$T/expected" "$T/other.raw" || fail "no other content"
+start_verified
+cmp "$T/other.raw" /dev/mapper/vmdisk || fail "not what the images say"
+grep -q "data has another digest than its manifest says; the chain is walked" "$T/chaind.log" ||
+	fail "not logged: $(cat "$T/chaind.log")"
+chainctl status vmdisk | grep -q "manifest  not used: .*wrong when" || fail "not in the status"
 chainctl stop vmdisk --discard
 
 stop_chaind

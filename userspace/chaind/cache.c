@@ -218,9 +218,16 @@ static void write_run(struct job *job)
 {
 	struct cache_buf *buf = (struct cache_buf *)((char *)job -
 				offsetof(struct cache_buf, job));
-	ssize_t n = pwrite(buf->cache->fd, buf->mem, QC2_BLOCK_BYTES,
-			   (off_t)buf->slot * QC2_BLOCK_BYTES);
+	uint8_t digest[QC2_DIGEST_LEN];
+	ssize_t n;
 
+	if (buf->digest && (qc2_digest(buf->mem, digest) ||
+			    memcmp(digest, buf->digest, sizeof(digest)))) {
+		buf->ret = -EBADMSG;
+		return;
+	}
+	n = pwrite(buf->cache->fd, buf->mem, QC2_BLOCK_BYTES,
+		   (off_t)buf->slot * QC2_BLOCK_BYTES);
 	buf->ret = n == QC2_BLOCK_BYTES ? 0 : n < 0 ? -errno : -EIO;
 }
 
@@ -229,12 +236,13 @@ static void write_done(struct job *job)
 	struct cache_buf *buf = (struct cache_buf *)((char *)job -
 				offsetof(struct cache_buf, job));
 	struct cache *cache = buf->cache;
-	void (*done)(void *arg) = buf->done;
+	void (*done)(void *arg, int ret) = buf->done;
 	void *arg = buf->arg;
+	int ret = buf->ret;
 
 	cache->writing[buf->slot] = false;
-	if (buf->ret) {
-		/* This slot is left out until the ring comes by again. */
+	/* The slot is left out until the ring comes by again. */
+	if (ret && ret != -EBADMSG) {
 		cache->errors++;
 		if (log_allowed(&cache->write_limit))
 			log_err("cache %s (%s): write of 64 KiB at %llu failed: %s; trying again elsewhere, reads of it wait",
@@ -248,17 +256,19 @@ static void write_done(struct job *job)
 		STAILQ_INSERT_TAIL(&cache->waiting, buf, entry);
 		return;
 	}
-	insert(cache, buf->slot, buf->obj, buf->block);
+	if (!ret)
+		insert(cache, buf->slot, buf->obj, buf->block);
 	object_put(buf->obj);
 	cache_put_buf(buf);
 	start_eviction(cache);		/* may have waited for this write */
-	done(arg);
+	done(arg, ret);
 }
 
 void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 		 struct cache_span *span, unsigned int span_want,
-		 void (*done)(void *arg), void *arg)
+		 const uint8_t *digest, void (*done)(void *arg, int ret), void *arg)
 {
+	buf->digest = digest;
 	buf->obj = object_ref(obj);
 	buf->block = block;
 	buf->tries = 0;

@@ -62,8 +62,9 @@ struct cache_buf {
 	uint32_t block;
 	uint32_t slot;
 	unsigned int tries;
+	const uint8_t *digest;
 	int ret;
-	void (*done)(void *arg);
+	void (*done)(void *arg, int ret);
 	void *arg;
 	STAILQ_ENTRY(cache_buf) entry;
 };
@@ -113,11 +114,13 @@ void cache_put_buf(struct cache_buf *buf);
  * @buf: filled; is put back when the block is in the table
  * @span: of the fetch, may be NULL
  * @span_want: how many blocks the fetch still brings, this one included
- * @done: called, from the event loop, when the block is in the table.  A
- *	failing device is retried until it works.
+ * @digest: that it must have; NULL: any.  Stays until @done
+ * @done: called, from the event loop, when the block is in the table (0), or has
+ *	another digest (-EBADMSG) and is not.  A failing device is retried until it
+ *	works.
  */
 void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 		 struct cache_span *span, unsigned int span_want,
-		 void (*done)(void *arg), void *arg);
+		 const uint8_t *digest, void (*done)(void *arg, int ret), void *arg);
 
 #endif

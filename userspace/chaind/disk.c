@@ -19,6 +19,7 @@
 #define FIRST_EXTENSION		(256U << 10)
 #define MAX_RETRY_MS		10000
 
+static int start_opening(struct disk *disk, struct qc2_err *err);
 static int on_retry(sd_event_source *source, uint64_t usec, void *arg);
 
 static struct disk *disk_new(struct chaind *chaind)
@@ -51,6 +52,9 @@ static void free_chain(struct disk *disk)
 {
 	size_t i;
 
+	if (!disk->chain)
+		return;
+
 	for (i = 0; disk->objects && i < 2 * disk->chain->nr_links; i++) {
 		if (disk->objects[i])
 			object_put(disk->objects[i]);
@@ -77,6 +81,8 @@ static void disk_free(struct disk *disk)
 	sd_event_source_disable_unref(disk->retry_timer);
 	fetch_stats_put(disk->stats);
 	free_chain(disk);
+	qc2_chain_put(disk->suspect);
+	qc2_digests_free(disk->digests);
 	disk_info_free(&disk->info);
 	free(disk);
 }
@@ -164,6 +170,7 @@ static struct qc2_chain *find_complete(const struct disk *disk,
 
 	TAILQ_FOREACH(other, &disk->chaind->disks, entry) {
 		if (other->chain && other->chain->index &&
+		    !(other->chain->from_manifest && disk->no_manifest) &&
 		    !memcmp(other->chain->id, chain->id, QC2_CHAIN_ID_LEN))
 			return other->chain;
 	}
@@ -224,9 +231,123 @@ static void opening_ended(struct disk *disk, int ret)
 	}
 }
 
+/*
+ * ---------------------------------------------------------------------------
+ * Manifests that are wrong
+ * ---------------------------------------------------------------------------
+ */
+
+/* Which were; their chains are walked as long as this process runs. */
+static struct wrong_manifest {
+	uint8_t chain_id[QC2_CHAIN_ID_LEN];
+	char *version;			/* of the manifest */
+} *wrong;
+static size_t nr_wrong;
+
+static bool is_wrong(const struct qc2_chain *chain)
+{
+	size_t i;
+
+	for (i = 0; i < nr_wrong; i++)
+		if (!memcmp(wrong[i].chain_id, chain->id, QC2_CHAIN_ID_LEN) &&
+		    !strcmp(wrong[i].version, chain->manifest->version))
+			return true;
+	return false;
+}
+
+static void set_wrong(const struct qc2_chain *chain)
+{
+	char *version = strdup(chain->manifest->version);
+	struct wrong_manifest *more;
+
+	more = reallocarray(wrong, nr_wrong + 1, sizeof(*wrong));
+	if (more)
+		wrong = more;
+	if (!more || !version) {
+		free(version);
+		return;
+	}
+	memcpy(wrong[nr_wrong].chain_id, chain->id, QC2_CHAIN_ID_LEN);
+	wrong[nr_wrong++].version = version;
+}
+
+static void set_trouble(struct qc2_chain *chain)
+{
+	if (!chain->manifest_trouble)
+		chain->manifest_trouble =
+			strdup("it was wrong when the disk was read before; publish it anew");
+}
+
+static bool same_index(const struct qc2_index *a, const struct qc2_index *b)
+{
+	return a->nr_extents == b->nr_extents &&
+	       !memcmp(a->extents, b->extents, a->nr_extents * sizeof(*a->extents));
+}
+
+/*
+ * The walk has ended.  If it found what the manifest says, that is right, its digests
+ * too, and an image is damaged.
+ */
+static void judge(struct disk *disk, struct qc2_chain *chain)
+{
+	if (chain && !memcmp(disk->suspect->id, chain->id, QC2_CHAIN_ID_LEN) &&
+	    same_index(disk->suspect->index, chain->index)) {
+		log_warn("disk %s: its manifest is right; an image of the chain is damaged",
+			 disk->info.name);
+	} else {
+		set_wrong(disk->suspect);
+		qc2_digests_free(disk->digests);
+		disk->digests = NULL;
+		if (chain)
+			set_trouble(chain);
+	}
+	qc2_chain_put(disk->suspect);
+	disk->suspect = NULL;
+}
+
+bool disk_distrust(struct disk *disk, int why)
+{
+	struct qc2_err err;
+
+	if (!disk->chain->from_manifest || is_wrong(disk->chain))
+		return false;
+	/* What a walk finds is another chain, which is nothing for a disk that runs. */
+	if (why == -ESTALE) {
+		set_wrong(disk->chain);
+		log_warn("disk %s: an image was changed since the manifest of its chain was published; the next start does without it",
+			 disk->info.name);
+		return false;
+	}
+	if (disk->no_manifest)
+		return false;
+	log_warn("disk %s: data has another digest than its manifest says; the chain is walked",
+		 disk->info.name);
+	end_opening(disk);
+	disk->no_manifest = true;
+	disk->suspect = qc2_chain_ref(disk->chain);
+	free_chain(disk);
+	/* What was answered so far may be wrong, too. */
+	table_drop_map(disk->info.dev);
+	if (start_opening(disk, &err))
+		retry_later(disk);
+	return true;
+}
+
 void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		 const struct qc2_err *err)
 {
+	if (!ret && chain->from_manifest && is_wrong(chain)) {
+		end_opening(disk);
+		disk->no_manifest = true;
+		ret = start_opening(disk, &disk->error);
+		if (ret)
+			opening_ended(disk, ret);
+		return;
+	}
+	if (disk->suspect && ret != -EAGAIN && ret != -ENOMEM)
+		judge(disk, ret ? NULL : chain);
+	else if (!ret && disk->no_manifest)
+		set_trouble(chain);
 	if (ret)
 		disk->error = *err;
 	else
@@ -234,7 +355,7 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 	if (!ret && disk->chain->manifest_trouble)
 		log_warn("disk %s: manifest not used, the chain is walked: %s",
 			 disk->info.name, disk->chain->manifest_trouble);
-	if (ret || disk->chain->index)
+	if (ret || (disk->chain->index && !opening_wants_digests(disk->opening)))
 		end_opening(disk);
 	opening_ended(disk, ret);
 }
@@ -261,6 +382,19 @@ void disk_complete(struct disk *disk, int ret, const struct qc2_err *err)
 	log_info("disk %s: the index has %zu extents", disk->info.name,
 		 disk->chain->index->nr_extents);
 	miss_retry(disk);
+}
+
+void disk_verifies(struct disk *disk, struct qc2_digests *digests,
+		   const struct qc2_err *err)
+{
+	end_opening(disk);
+	disk->digests = digests;
+	if (digests)
+		log_info("disk %s: what is fetched is verified with %zu digests",
+			 disk->info.name, digests->nr);
+	else
+		log_warn("disk %s: what is fetched is not verified: %s",
+			 disk->info.name, err->msg);
 }
 
 const struct qc2_index *disk_index(struct disk *disk, uint64_t sector,

@@ -42,6 +42,13 @@ struct disk {
 	 * nothing in the index leads there yet. */
 	struct object **objects;
 	uint64_t live_sectors;		/* when the chain is complete */
+	struct qc2_digests *digests;	/* of the manifest; or NULL */
+	/*
+	 * A chain whose manifest seems to be wrong, while it is walked; the
+	 * digests are the manifest's until that is known.
+	 */
+	struct qc2_chain *suspect;
+	bool no_manifest;		/* it was wrong, or may be */
 	bool registered;		/* with the kernel, for info.dev */
 	struct opening *opening;	/* NULL: the chain is complete, or none */
 	unsigned int tries;
@@ -90,6 +97,18 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		 const struct qc2_err *err);
 void disk_indexed(struct disk *disk);
 void disk_complete(struct disk *disk, int ret, const struct qc2_err *err);
+/* The digests came, which the disk takes over; or NULL and why not. */
+void disk_verifies(struct disk *disk, struct qc2_digests *digests,
+		   const struct qc2_err *err);
+
+/**
+ * disk_distrust() - a block of an open disk is not what the manifest says
+ * @why: -ESTALE: its object is another one now; -EBADMSG: it has another digest
+ *
+ * Return: true if the chain is walked now, which tells who is right, and requests
+ * wait for that; false if the error stands.
+ */
+bool disk_distrust(struct disk *disk, int why);
 
 /* Who asked for the opening is gone; so is the disk. */
 void disk_open_abandon(struct chaind *chaind, void *arg);

@@ -106,12 +106,12 @@ static unsigned int block_bytes(const struct fetch *fetch, unsigned int i)
 	return left < QC2_BLOCK_BYTES ? left : QC2_BLOCK_BYTES;
 }
 
-static void landed(void *arg)
+static void landed(void *arg, int ret)
 {
 	struct block *block = arg;
 	struct fetcher *fetcher = block->fetcher;
 
-	fetcher->block_done(block, 0);
+	fetcher->block_done(block, ret);
 	wake_pump(fetcher);		/* a buffer is free again */
 }
 
@@ -124,7 +124,8 @@ static void land_block(struct fetch *fetch)
 
 	memset((char *)buf->mem + bytes, 0, QC2_BLOCK_BYTES - bytes);
 	cache_write(buf, fetch->obj, block->nr, &fetch->span,
-		    fetch->nr - fetch->next, landed, block);
+		    fetch->nr - fetch->next, block->has_digest ? block->digest : NULL,
+		    landed, block);
 	fetch->next++;
 	fetch->filled = 0;
 	fetch->tries = 0;
@@ -269,8 +270,9 @@ static void transfer_done(struct fetch *fetch, int ret,
 	if (!may_pass) {
 		fetch->stats->last_error = *err;
 		obj->failed_until_us = now_us() + FAILED_US;
+		obj->failed = ret == -ESTALE ? ret : -EIO;
 	}
-	end_fetch(fetch, may_pass ? -EAGAIN : -EIO);
+	end_fetch(fetch, may_pass ? -EAGAIN : obj->failed);
 }
 
 static void start_transfer(struct fetch *fetch);

@@ -44,8 +44,9 @@ void fetch_stats_put(struct fetch_stats *stats);
 
 /**
  * fetcher_new() - set up
- * @block_done: called when a block is in the cache (0) or will not come
- *	(negative errno); gets the ownership of the block back
+ * @block_done: called when a block is in the cache (0) or will not come (negative
+ *	errno; -ESTALE: the object is another one now, -EBADMSG: not what its digest
+ *	says); gets the ownership of the block back
  */
 int fetcher_new(struct fetcher **fetcher, sd_event *event,
 		struct cache *cache, const struct qc2_store_config *store,

@@ -90,9 +90,13 @@ static void free_request(struct request *req)
 	free(req);
 }
 
+/* What the disk is to know is not what the guest is told. */
 static void fail_request(struct request *req, int errnum)
 {
 	struct disk *disk = req->disk;
+
+	if (errnum == ESTALE || errnum == EBADMSG)
+		errnum = EIO;
 
 	kernel_reply_error(disk->chaind->kernel, disk->info.dev,
 			   req->generation, req->id, errnum);
@@ -219,6 +223,16 @@ static void whole_clusters(struct disk *disk, struct object *obj,
 		++*end;
 }
 
+static void set_digest(struct disk *disk, uint32_t object, struct block *block)
+{
+	const uint8_t *digest = disk->digests ?
+		qc2_digests_find(disk->digests, object, block->nr) : NULL;
+
+	block->has_digest = digest;
+	if (digest)
+		memcpy(block->digest, digest, sizeof(block->digest));
+}
+
 /* Returns the block that is wanted, or NULL. */
 static struct block *fetch_from(struct disk *disk, const struct qc2_index *idx,
 				const struct piece *piece)
@@ -235,6 +249,7 @@ static struct block *fetch_from(struct disk *disk, const struct qc2_index *idx,
 		blocks[nr] = block_new(obj, first + nr);
 		if (!blocks[nr])
 			break;
+		set_digest(disk, piece->object, blocks[nr]);
 	}
 	if (nr > wanted - first &&
 	    !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats)) {
@@ -255,7 +270,7 @@ static int wait_for(struct request *req, const struct qc2_index *idx,
 	struct waiter *wait;
 
 	if (!block && now_us() < obj->failed_until_us)
-		return -EIO;
+		return obj->failed;
 	if (!block)
 		block = fetch_from(req->disk, idx, piece);
 	if (!block)
@@ -299,6 +314,10 @@ static void look_at(struct request *req)
 			cache_count_hit(disk->chaind->cache);
 	}
 	req->seen = true;
+	if ((ret == -ESTALE || ret == -EBADMSG) && disk_distrust(disk, ret)) {
+		req->error = 0;
+		return;
+	}
 	if (ret)
 		fail_request(req, -ret);
 	else if (resolved == req->nr_sectors)

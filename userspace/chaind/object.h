@@ -24,6 +24,7 @@
 
 #include "err.h"
 #include "log.h"
+#include "manifest.h"
 #include "packed.h"
 
 #define QC2_BLOCK_BYTES		(QC2_BLOCK_SECTORS * 512U)
@@ -44,6 +45,8 @@ struct block {
 	uint32_t nr;		/* key in object->blocks; first for comparing */
 	struct object *obj;
 	struct fetcher *fetcher;	/* that brings it */
+	bool has_digest;
+	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */
 	struct waiters waiters;
 };
 
@@ -68,6 +71,7 @@ struct object {
 	bool trouble_logged;
 	/* A final error is not tried again before this. */
 	uint64_t failed_until_us;
+	int failed;			/* which one, a negative errno */
 	struct log_limit log_limit;
 };
 

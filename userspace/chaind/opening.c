@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "disk.h"
+#include "manifest_open.h"
 #include "opening.h"
 
 /* Sectors; 128 MiB: 16 KiB of an L2 table with clusters of 64 KiB. */
@@ -40,7 +41,9 @@ struct opening {
 	struct qc2_store *store;
 	uint64_t requests, bytes;	/* of the store, counted already */
 	struct qc2_walk *walk;
-	struct step first, next_window, all;
+	bool whole;			/* no windows */
+	struct step first, next_window, all, digests;
+	struct qc2_digests *new_digests;
 	struct window window;		/* being read */
 	struct window *windows;
 	size_t nr_windows;
@@ -57,6 +60,7 @@ static void free_opening(struct opening *o)
 		qc2_index_free(o->windows[i].index);
 	free(o->windows);
 	qc2_index_free(o->window.index);
+	qc2_digests_free(o->new_digests);
 	sd_event_source_disable_unref(o->timer);
 	qc2_walk_free(o->walk);
 	qc2_store_free(o->store);
@@ -70,6 +74,12 @@ static void start_step(struct opening *o, struct step *step, struct pool *pool)
 	pool_submit(pool, &step->job);
 }
 
+static bool is_running(const struct opening *o)
+{
+	return o->first.running || o->next_window.running || o->all.running ||
+	       o->digests.running;
+}
+
 /*
  * A job has come back: counts what it cost.  Returns its disk; NULL: that has ended
  * the opening, which is freed with its last job.
@@ -81,7 +91,7 @@ static struct disk *end_step(struct step *step)
 
 	step->running = false;
 	if (!o->disk) {
-		if (!o->first.running && !o->next_window.running && !o->all.running)
+		if (!is_running(o))
 			free_opening(o);
 		return NULL;
 	}
@@ -120,7 +130,7 @@ static void first_run(struct job *job)
 				 &o->walk, &step->err);
 	if (step->ret || qc2_walk_chain(o->walk)->index)
 		return;
-	if (qc2_walk_chain(o->walk)->nr_sectors > WINDOW_SECTORS) {
+	if (!o->whole && qc2_walk_chain(o->walk)->nr_sectors > WINDOW_SECTORS) {
 		read_window(o, step);
 		return;
 	}
@@ -168,6 +178,8 @@ static void first_done(struct job *job)
 	if (!qc2_walk_chain(o->walk)->index) {
 		start_timer(o, QUIET_US);
 		add_window(o);
+	} else if (opening_wants_digests(o)) {
+		start_timer(o, QUIET_US);
 	}
 	disk_walked(disk, qc2_walk_chain(o->walk), 0, NULL);
 }
@@ -255,11 +267,56 @@ static void all_done(struct job *job)
 	disk_complete(disk, step->ret, &step->err);
 }
 
+/*
+ * ---------------------------------------------------------------------------
+ * Digests
+ * ---------------------------------------------------------------------------
+ */
+
+bool opening_wants_digests(const struct opening *o)
+{
+	const struct qc2_chain *chain = qc2_walk_chain(o->walk);
+
+	return chain->manifest && chain->manifest->head.digests_len;
+}
+
+static void digests_run(struct job *job)
+{
+	struct step *step = to_step(job);
+	struct opening *o = step->opening;
+
+	step->ret = qc2_manifest_fetch_digests(o->store,
+					       qc2_walk_chain(o->walk)->manifest,
+					       &o->new_digests, &step->err);
+}
+
+static void digests_done(struct job *job)
+{
+	struct step *step = to_step(job);
+	struct opening *o = step->opening;
+	struct disk *disk = end_step(step);
+	struct qc2_digests *digests;
+
+	if (!disk)
+		return;
+	if (step->ret == -EAGAIN || step->ret == -ENOMEM) {
+		start_timer(o, qc2_backoff_ms(++o->tries, MAX_RETRY_MS) * 1000ULL);
+		return;
+	}
+	digests = o->new_digests;
+	o->new_digests = NULL;
+	disk_verifies(disk, digests, &step->err);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct opening *o = arg;
 
-	if (!o->all.running)
+	if (o->all.running || o->digests.running)
+		return 0;
+	if (qc2_walk_chain(o->walk)->index)
+		start_step(o, &o->digests, o->chaind->table_pool);
+	else
 		start_step(o, &o->all, o->chaind->table_pool);
 	return 0;
 }
@@ -267,7 +324,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 void opening_go_on(struct opening *o)
 {
 	/* After a failure the timer has to wait. */
-	if (!o->all.running && !o->tries)
+	if (!o->all.running && !o->digests.running && !o->tries)
 		start_timer(o, 0);
 }
 
@@ -297,6 +354,9 @@ struct opening *opening_new(struct disk *disk)
 	o->chaind = chaind;
 	o->url = strdup(disk->info.url);
 	o->store = qc2_store_new(&chaind->store_cfg);
+	o->whole = disk->suspect;
+	o->limits.reread = disk->suspect;
+	o->limits.no_manifest = disk->no_manifest;
 	o->limits.max_depth = cfg->max_depth;
 	o->limits.allow = (const char *const *)cfg->allow;
 	o->limits.nr_allow = cfg->nr_allow;
@@ -304,6 +364,7 @@ struct opening *opening_new(struct disk *disk)
 	init_step(o, &o->first, first_run, first_done);
 	init_step(o, &o->next_window, window_run, window_done);
 	init_step(o, &o->all, all_run, all_done);
+	init_step(o, &o->digests, digests_run, digests_done);
 	if (!o->url || !o->store ||
 	    sd_event_add_time_relative(chaind->event, &o->timer, CLOCK_MONOTONIC,
 				       0, 0, on_timer, o) < 0 ||
@@ -325,6 +386,6 @@ void opening_end(struct opening *o)
 	opening_cancel(o);
 	o->disk = NULL;
 	sd_event_source_set_enabled(o->timer, SD_EVENT_OFF);
-	if (!o->first.running && !o->next_window.running && !o->all.running)
+	if (!is_running(o))
 		free_opening(o);
 }

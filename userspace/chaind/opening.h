@@ -9,6 +9,9 @@
  *	all       the index of the whole disk, when the first requests have been
  *		  answered, or after a second.  The windows go then.
  *
+ * If a manifest has the chain, it is complete after the first step; the digests of its
+ * data follow in the place of the tables.
+ *
  * The steps are jobs; whatever jobs have to read from stores is retried there for
  * a while.  Main thread only, but for what runs in the jobs, which see the walk
  * and their own results.
@@ -26,12 +29,15 @@ struct opening;
 /**
  * opening_new() - start to open the chain of a disk
  *
- * Of what comes disk_walked(), disk_indexed() and disk_complete() are told, see
- * disk.h, not before this returns.
+ * Of what comes disk_walked(), disk_indexed(), disk_complete() and disk_verifies()
+ * are told, see disk.h, not before this returns.
  *
  * Return: the opening, to be ended with opening_end(); NULL for lack of memory.
  */
 struct opening *opening_new(struct disk *disk);
+
+/* Whether the digests of a manifest are still to come. */
+bool opening_wants_digests(const struct opening *opening);
 
 /* The disk does not want it any more, or everything was told. */
 void opening_end(struct opening *opening);

@@ -96,3 +96,16 @@ bool table_is_ours(unsigned int maj, unsigned int min)
 	dm_task_destroy(task);
 	return ours;
 }
+
+void table_drop_map(uint32_t dev)
+{
+	struct dm_task *task = dm_task_create(DM_DEVICE_TARGET_MSG);
+
+	if (!task)
+		return;
+	if (dm_task_set_major(task, dev >> 20) &&
+	    dm_task_set_minor(task, dev & 0xfffff) && dm_task_set_sector(task, 0) &&
+	    dm_task_set_message(task, "map_drop"))
+		dm_task_run(task);
+	dm_task_destroy(task);
+}

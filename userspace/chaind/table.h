@@ -22,6 +22,9 @@
 int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err);
 
 /* Whether the live table of a mapped device is of the target qcow2chain. */
+/* Has the kernel forget what it was told about a device.  Best effort. */
+void table_drop_map(uint32_t dev);
+
 bool table_is_ours(unsigned int maj, unsigned int min);
 
 #endif

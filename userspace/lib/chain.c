@@ -499,7 +499,7 @@ static int read_image(struct pass *p, size_t i)
 
 	if (files && make_id(p->chain, i, 1, id, NULL))
 		files = false;
-	if (files && !load_link(p, i, id))
+	if (files && !p->walk->limits->reread && !load_link(p, i, id))
 		return 0;
 	ret = qc2_qcow2_extents(p->walk->open[i].img, p->from, p->to,
 		qc2_object_data(i), link->data_url ? link->data_size : link->size,
@@ -683,7 +683,7 @@ static int walk_headers(struct qc2_walk *w)
 		return qc2_fail(w->err, EINVAL,
 			"%s: the disk has a size of 0", w->chain->links[0].url);
 	ret = qc2_chain_identify(w->chain, w->err);
-	if (!ret && w->limits->index_dir)
+	if (!ret && w->limits->index_dir && !w->limits->reread)
 		load_chain(w);
 	return ret;
 }
@@ -811,6 +811,7 @@ void qc2_chain_put(struct qc2_chain *chain)
 		qc2_packed_put(chain->links[i].packed);
 	}
 	free(chain->snapshot);
+	qc2_manifest_origin_free(chain->manifest);
 	free(chain->manifest_trouble);
 	free(chain->links);
 	qc2_index_free(chain->index);

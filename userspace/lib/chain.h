@@ -57,6 +57,8 @@ struct qc2_link {
 	uint64_t data_size;
 };
 
+struct qc2_manifest_origin;
+
 struct qc2_chain {
 	unsigned int refs;	/* changed atomically */
 	uint64_t nr_sectors;	/* size of the virtual disk */
@@ -64,6 +66,7 @@ struct qc2_chain {
 	size_t nr_links;
 	char *snapshot;		/* of the top that the chain begins with; or NULL */
 	bool from_manifest;	/* and not by a walk; see manifest.h */
+	struct qc2_manifest_origin *manifest;	/* which one, if it is an object; or NULL */
 	char *manifest_trouble;	/* why a manifest that is there was not used; or NULL */
 	struct qc2_index *index;	/* NULL: not complete yet */
 	/*
@@ -87,6 +90,7 @@ struct qc2_chain_limits {
 	size_t nr_allow;
 	/* Folder of index files, see index_file.h; NULL: neither read nor written. */
 	const char *index_dir;
+	bool reread;		/* index files are written, not read */
 	bool no_manifest;	/* walk, even if there is one */
 };
 

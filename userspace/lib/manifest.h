@@ -117,6 +117,22 @@ struct qc2_manifest_head {
 };
 
 /**
+ * struct qc2_manifest_origin - the manifest that a chain was taken from
+ * @url: the object
+ * @size: of it, bytes
+ * @version: of it
+ */
+struct qc2_manifest_origin {
+	char *url;
+	uint64_t size;
+	char *version;
+	struct qc2_manifest_head head;
+};
+
+/* NULL is fine. */
+void qc2_manifest_origin_free(struct qc2_manifest_origin *origin);
+
+/**
  * qc2_manifest_write() - make a manifest
  * @chain: complete, and not of an internal snapshot
  * @digests: NULL: without

@@ -17,6 +17,8 @@
 
 /* What opening reads of a manifest; this would be a map of some 100 million pieces. */
 #define MAX_OPEN_LEN	(1ULL << 30)
+/* 16 bytes for each 64 KiB: of 4 TiB of data. */
+#define MAX_DIGESTS_LEN	(1ULL << 30)
 
 /* Getting the manifest.  The thread that does it owns this until it has ended. */
 struct fetching {
@@ -25,6 +27,8 @@ struct fetching {
 	struct qc2_manifest_head head;
 	uint8_t *buf;
 	size_t len;
+	uint64_t size;		/* of the object */
+	char *version;
 	bool none;		/* there is no manifest */
 	int ret;
 	struct qc2_err err;
@@ -86,6 +90,9 @@ static void *fetch(void *arg)
 	if (f->ret)
 		return NULL;
 	f->ret = read_manifest(f, src);
+	f->size = src->size;
+	f->version = src->version;
+	src->version = NULL;
 	src->ops->close(src);
 	return NULL;
 }
@@ -126,6 +133,23 @@ static int check_top(const struct fetching *f, const struct qc2_link *top,
 	return 0;
 }
 
+/* Notes where the chain is from; URL and version go there. */
+static int set_origin(struct fetching *f, struct qc2_chain *chain)
+{
+	struct qc2_manifest_origin *origin = calloc(1, sizeof(*origin));
+
+	if (!origin)
+		return qc2_fail(&f->err, ENOMEM, "%s: out of memory", f->url);
+	origin->url = f->url;
+	origin->size = f->size;
+	origin->version = f->version;
+	origin->head = f->head;
+	f->url = NULL;
+	f->version = NULL;
+	chain->manifest = origin;
+	return 0;
+}
+
 static int read_chain(struct fetching *f, const struct qc2_top *top,
 		      const struct qc2_chain_limits *limits,
 		      const struct qc2_source *src, struct qc2_chain **chain)
@@ -136,6 +160,8 @@ static int read_chain(struct fetching *f, const struct qc2_top *top,
 	if (ret)
 		return qc2_fail_prefix(&f->err, ret, "%s: ", f->url);
 	ret = check_top(f, &(*chain)->links[0], src, &f->err);
+	if (!ret)
+		ret = set_origin(f, *chain);
 	if (ret) {
 		qc2_chain_put(*chain);
 		*chain = NULL;
@@ -164,6 +190,47 @@ int qc2_manifest_open(struct qc2_opener *opener, const struct qc2_top *top,
 			*trouble = strdup(f.err.msg);
 	}
 	free(f.buf);
+	free(f.version);
 	free(f.url);
+	return ret;
+}
+
+void qc2_manifest_origin_free(struct qc2_manifest_origin *origin)
+{
+	if (!origin)
+		return;
+	free(origin->url);
+	free(origin->version);
+	free(origin);
+}
+
+int qc2_manifest_fetch_digests(struct qc2_store *store,
+			       const struct qc2_manifest_origin *origin,
+			       struct qc2_digests **digests, struct qc2_err *err)
+{
+	const struct qc2_manifest_head *head = &origin->head;
+	struct qc2_source *src;
+	void *buf;
+	int ret;
+
+	if (!head->digests_len)
+		return qc2_fail(err, ENOENT, "%s: has no digests", origin->url);
+	if (head->digests_len > MAX_DIGESTS_LEN)
+		return qc2_fail(err, EFBIG, "%s: %" PRIu64 " bytes of digests; %llu are allowed",
+				origin->url, head->digests_len, MAX_DIGESTS_LEN);
+	src = qc2_store_pinned(store, origin->url, origin->size, origin->version);
+	buf = malloc(head->digests_len);
+	if (src && buf)
+		ret = src->ops->read(src, head->digests_offset, buf, head->digests_len, err);
+	else
+		ret = qc2_fail(err, ENOMEM, "%s: out of memory", origin->url);
+	if (!ret) {
+		ret = qc2_manifest_digests(head, buf, head->digests_len, digests, err);
+		if (ret)
+			qc2_fail_prefix(err, ret, "%s: ", origin->url);
+	}
+	free(buf);
+	if (src)
+		src->ops->close(src);
 	return ret;
 }

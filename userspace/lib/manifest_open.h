@@ -7,6 +7,7 @@
 #include "err.h"
 #include "manifest.h"
 #include "source.h"
+#include "store.h"
 #include "url.h"
 
 /**
@@ -23,5 +24,15 @@ int qc2_manifest_open(struct qc2_opener *opener, const struct qc2_top *top,
 		      const struct qc2_chain_limits *limits,
 		      struct qc2_source **src, struct qc2_chain **chain,
 		      char **trouble, struct qc2_err *err);
+
+/**
+ * qc2_manifest_fetch_digests() - read the digests of a manifest that was used
+ *
+ * Return: 0 or a negative errno with @err filled: -ENOENT if it has none, -ESTALE if
+ * the object is another one by now.
+ */
+int qc2_manifest_fetch_digests(struct qc2_store *store,
+			       const struct qc2_manifest_origin *origin,
+			       struct qc2_digests **digests, struct qc2_err *err);
 
 #endif
