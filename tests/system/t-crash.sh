@@ -24,11 +24,24 @@ zones=(0+1000 $((2 * 2048 - 600))+1200 $((16 * 2048 - 4200))+5201)
 
 # Two flushes can be in flight.  dm-log-writes notes which writes a flush covers,
 # and then sends it on; if another one got ahead in between, the log would be
-# wrong.  All who flush share one processor, where this cannot happen.
+# wrong.  All who flush share one processor, and the kernel is told not to have a
+# task give way in the middle of that, as might_sleep() does otherwise.
 cpus=/sys/devices/virtual/workqueue/cpumask
 all_cpus=$(cat $cpus)
-trap 'echo "$all_cpus" > $cpus; chaind_fate' EXIT
+preempt=/sys/kernel/debug/sched/preempt
+was_preempt=
+end()
+{
+	echo "$all_cpus" > $cpus
+	[ -z "$was_preempt" ] || echo "$was_preempt" > $preempt
+	chaind_fate
+}
+trap end EXIT
 echo 1 > $cpus
+if [ -e $preempt ]; then
+	was_preempt=$(sed 's/.*(\(.*\)).*/\1/' $preempt)
+	echo none > $preempt
+fi
 
 # load OLD OPERATIONS - a random load on the tip in $T/tip, recorded in $T/record
 # and logged in $T/log.  The disk held OLD before.
