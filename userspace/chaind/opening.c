@@ -4,6 +4,7 @@
  * jobs is running.  Main thread only, but for the run functions of the jobs.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,8 @@ static void free_opening(struct opening *o)
 	qc2_store_free(o->store);
 	free(o->url);
 	free(o);
+	/* Headers and tables took much more than what stays of them. */
+	malloc_trim(0);
 }
 
 static void start_step(struct opening *o, struct step *step, struct pool *pool)

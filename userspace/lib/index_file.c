@@ -324,22 +324,36 @@ static int check_extents(const struct file *f, size_t nr_links)
 	return 0;
 }
 
+/* In the order of the list by object. */
+static bool is_before(const struct qc2_extent *a, const struct qc2_extent *b)
+{
+	if (a->object != b->object)
+		return a->object < b->object;
+	return a->offset != b->offset ? a->offset < b->offset : a->sector < b->sector;
+}
+
 static int check_index(const struct file *f)
 {
+	const struct qc2_extent *v = (const struct qc2_extent *)(f->map + f->at.extents);
 	const uint32_t *by_object = (const uint32_t *)(f->map + f->at.by_object);
 	const uint32_t *dir = (const uint32_t *)(f->map + f->at.dir);
 	const struct header *hdr = f->hdr;
-	uint64_t i;
+	uint64_t i, d;
 
-	if (hdr->dir_shift > 63 ||
+	for (i = 0; i < hdr->nr_extents; i++)
+		if (by_object[i] >= hdr->nr_extents ||
+		    (i && !is_before(&v[by_object[i - 1]], &v[by_object[i]])))
+			return bad(f, "its list by object");
+	if (hdr->dir_shift > 63 || hdr->nr_sectors > QC2_QCOW2_MAX_SIZE / 512 ||
 	    hdr->nr_dir != (hdr->nr_sectors >> hdr->dir_shift) + 2)
 		return bad(f, "its directory");
-	for (i = 0; i < hdr->nr_extents; i++)
-		if (by_object[i] >= hdr->nr_extents)
-			return bad(f, "its list by object");
-	for (i = 0; i < hdr->nr_dir; i++)
-		if (dir[i] > hdr->nr_extents || (i && dir[i] < dir[i - 1]))
+	for (i = 0, d = 0; d < hdr->nr_dir; d++) {
+		while (i < hdr->nr_extents &&
+		       v[i].sector + v[i].nr_sectors <= d << hdr->dir_shift)
+			i++;
+		if (dir[d] != i)
 			return bad(f, "its directory");
+	}
 	return 0;
 }
 
