@@ -15,8 +15,10 @@
 
 /* Sectors; 128 MiB: 16 KiB of an L2 table with clusters of 64 KiB. */
 #define WINDOW_SECTORS	(1ULL << 18)
-/* How long the whole index gives way to the first requests. */
-#define QUIET_US	1000000
+/* The whole index gives way to requests until none has come for so long ... */
+#define QUIET_US	200000
+/* ... but no longer than that; and so long if none comes at all. */
+#define LATEST_US	2000000
 #define MAX_RETRY_MS	10000
 
 /* A window that was read; without an index: only the whole one will do. */
@@ -50,6 +52,7 @@ struct opening {
 	size_t nr_windows;
 	bool no_windows;		/* reading one has failed */
 	sd_event_source *timer;		/* for reading all */
+	uint64_t latest_us;		/* when it is to be read at the latest */
 	unsigned int tries;
 };
 
@@ -178,11 +181,12 @@ static void first_done(struct job *job)
 		disk_walked(disk, NULL, step->ret, &step->err);
 		return;
 	}
+	o->latest_us = now_us() + LATEST_US;
 	if (!qc2_walk_chain(o->walk)->index) {
-		start_timer(o, QUIET_US);
+		start_timer(o, LATEST_US);
 		add_window(o);
 	} else if (opening_wants_digests(o)) {
-		start_timer(o, QUIET_US);
+		start_timer(o, LATEST_US);
 	}
 	disk_walked(disk, qc2_walk_chain(o->walk), 0, NULL);
 }
@@ -326,9 +330,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 
 void opening_go_on(struct opening *o)
 {
+	uint64_t now = now_us(), left = o->latest_us > now ? o->latest_us - now : 0;
+
 	/* After a failure the timer has to wait. */
 	if (!o->all.running && !o->digests.running && !o->tries)
-		start_timer(o, 0);
+		start_timer(o, left < QUIET_US ? left : QUIET_US);
 }
 
 /*

@@ -7,7 +7,7 @@
  *		  no larger than that.
  *	windows   as requests need them, one at a time
  *	all       the index of the whole disk, when the first requests have been
- *		  answered, or after a second.  The windows go then.
+ *		  answered, or after two seconds.  The windows go then.
  *
  * If a manifest has the chain, it is complete after the first step; the digests of its
  * data follow in the place of the tables.
@@ -53,7 +53,7 @@ void opening_end(struct opening *opening);
 const struct qc2_index *opening_index(struct opening *opening, uint64_t sector,
 				      uint64_t nr_sectors, uint64_t *to);
 
-/* No request waits any more: the whole index may be read now. */
+/* No request waits any more: the whole index may be read, if none comes soon. */
 void opening_go_on(struct opening *opening);
 
 /* For the end of the program: makes running jobs return soon. */
