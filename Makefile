@@ -86,8 +86,9 @@ $(BUILD)/chaind: $(CHAIND_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
 
+$(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) -lcmocka
 
 # Without libFuzzer a fuzz target runs over the files that it is given.
 FUZZ_MAIN := $(if $(FUZZ),,$(BUILD)/tests/fuzz/replay.o)

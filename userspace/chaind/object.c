@@ -99,16 +99,26 @@ struct object *object_get_unpacked(const char *url, uint64_t size,
 				   struct qc2_packed *packed,
 				   uint64_t virtual_size)
 {
-	struct object *obj;
+	struct object *obj = NULL;
+	unsigned int nr;
 	char *view;
 
-	if (asprintf(&view, "unpacked%s%s", snapshot ? "#" : "",
-		     snapshot ? snapshot : "") < 0)
-		return NULL;
-	obj = get(url, size, version, view, virtual_size);
-	free(view);
-	if (obj && !obj->packed)
-		obj->packed = qc2_packed_ref(packed);
+	for (nr = 0; !obj; nr++) {
+		if (asprintf(&view, "unpacked %u%s%s", nr, snapshot ? "#" : "",
+			     snapshot ? snapshot : "") < 0)
+			return NULL;
+		obj = get(url, size, version, view, virtual_size);
+		free(view);
+		if (!obj)
+			return NULL;
+		if (!obj->packed)
+			obj->packed = qc2_packed_ref(packed);
+		if (obj->size != virtual_size ||
+		    !qc2_packed_same(obj->packed, packed)) {
+			object_put(obj);
+			obj = NULL;
+		}
+	}
 	return obj;
 }
 

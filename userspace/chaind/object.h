@@ -5,7 +5,8 @@
  * long as a disk, a cached block or a fetch refers to it.
  *
  * The compressed clusters of an image are an object of their own: its bytes
- * are those of the image's virtual disk, unpacked.
+ * are those of the image's virtual disk, unpacked.  Where they are may be known from
+ * a manifest, which can be wrong; so who has another list of them has another object.
  *
  * A block is QC2_BLOCK_BYTES of an object, at a multiple of that.  A struct
  * block exists while a block is on its way into the cache; there is one at

@@ -97,6 +97,13 @@ size_t qc2_packed_find(const struct qc2_packed *packed, uint64_t cluster)
 	return lo;
 }
 
+bool qc2_packed_same(const struct qc2_packed *a, const struct qc2_packed *b)
+{
+	return a == b || (a->cluster_bits == b->cluster_bits &&
+			  a->compression == b->compression && a->nr == b->nr &&
+			  (!a->nr || !memcmp(a->v, b->v, a->nr * sizeof(*a->v))));
+}
+
 static int unpack_deflate(const void *in, size_t in_len, void *out,
 			  size_t out_len)
 {

@@ -6,6 +6,7 @@
 #ifndef QC2_PACKED_H
 #define QC2_PACKED_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,9 @@ void qc2_packed_sort(struct qc2_packed *packed);
 
 /* Position of the first one with that number or a greater one; or @nr. */
 size_t qc2_packed_find(const struct qc2_packed *packed, uint64_t cluster);
+
+/* Whether both say the same. */
+bool qc2_packed_same(const struct qc2_packed *a, const struct qc2_packed *b);
 
 /**
  * qc2_unpack() - decompress a cluster
