@@ -87,6 +87,7 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
 
 $(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o log.o)
+$(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o object.o resolve.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) -lcmocka
 

@@ -223,10 +223,26 @@ static void whole_clusters(struct disk *disk, struct object *obj,
 		++*end;
 }
 
+static const uint8_t *find_digest(const struct disk *disk, uint32_t object,
+				  const struct block *block)
+{
+	return disk->digests ?
+		qc2_digests_find(disk->digests, object, block->nr) : NULL;
+}
+
+/* A block on its way may have been begun for another disk, with its digest or none. */
+static bool has_own_digest(const struct disk *disk, uint32_t object,
+			   const struct block *block)
+{
+	const uint8_t *digest = find_digest(disk, object, block);
+
+	return digest && block->has_digest &&
+	       !memcmp(block->digest, digest, sizeof(block->digest));
+}
+
 static void set_digest(struct disk *disk, uint32_t object, struct block *block)
 {
-	const uint8_t *digest = disk->digests ?
-		qc2_digests_find(disk->digests, object, block->nr) : NULL;
+	const uint8_t *digest = find_digest(disk, object, block);
 
 	block->has_digest = digest;
 	if (digest)
@@ -284,9 +300,21 @@ static int wait_for(struct request *req, const struct qc2_index *idx,
 		return -ENOMEM;
 	wait->req = req;
 	wait->block = block;
+	wait->own_digest = has_own_digest(req->disk, piece->object, block);
 	LIST_INSERT_HEAD(&block->waiters, wait, by_block);
 	LIST_INSERT_HEAD(&req->waits, wait, by_request);
 	return 0;
+}
+
+/* What was found out by the manifest does not count any more. */
+static void start_over(struct disk *disk)
+{
+	struct request *req;
+
+	TAILQ_FOREACH(req, &disk->requests, entry) {
+		drop_waits(req);
+		req->error = 0;
+	}
 }
 
 static void look_at(struct request *req)
@@ -315,7 +343,7 @@ static void look_at(struct request *req)
 	}
 	req->seen = true;
 	if ((ret == -ESTALE || ret == -EBADMSG) && disk_distrust(disk, ret)) {
-		req->error = 0;
+		start_over(disk);
 		return;
 	}
 	if (ret)
@@ -472,7 +500,8 @@ void miss_block_done(struct block *block, int ret)
 	struct waiter *wait;
 
 	while ((wait = LIST_FIRST(&block->waiters))) {
-		if (ret)
+		/* With the digest of another disk: it is fetched anew. */
+		if (ret && (ret != -EBADMSG || wait->own_digest))
 			wait->req->error = ret;
 		make_ready(wait->req);
 		drop_wait(wait);

@@ -38,6 +38,7 @@ struct request;
 struct waiter {
 	struct request *req;
 	struct block *block;
+	bool own_digest;	/* the block has the digest that the request's disk wants */
 	LIST_ENTRY(waiter) by_block, by_request;
 };
 LIST_HEAD(waiters, waiter);
