@@ -165,7 +165,7 @@ static void add_window(struct opening *o)
 		o->no_windows = true;
 	}
 	if (!windows || !o->window.index)
-		start_timer(o, 0);
+		opening_go_on(o);
 	o->window.index = NULL;
 }
 
