@@ -241,25 +241,29 @@ static void opening_ended(struct disk *disk, int ret)
 static struct wrong_manifest {
 	uint8_t chain_id[QC2_CHAIN_ID_LEN];
 	char *version;			/* of the manifest */
+	bool stale;			/* an image was changed; a walk finds another chain */
 } *wrong;
 static size_t nr_wrong;
 
-static bool is_wrong(const struct qc2_chain *chain)
+static const struct wrong_manifest *find_wrong(const struct qc2_chain *chain)
 {
 	size_t i;
 
 	for (i = 0; i < nr_wrong; i++)
 		if (!memcmp(wrong[i].chain_id, chain->id, QC2_CHAIN_ID_LEN) &&
 		    !strcmp(wrong[i].version, chain->manifest->version))
-			return true;
-	return false;
+			return &wrong[i];
+	return NULL;
 }
 
-static void set_wrong(const struct qc2_chain *chain)
+static void set_wrong(const struct qc2_chain *chain, bool stale)
 {
-	char *version = strdup(chain->manifest->version);
 	struct wrong_manifest *more;
+	char *version;
 
+	if (find_wrong(chain))
+		return;
+	version = strdup(chain->manifest->version);
 	more = reallocarray(wrong, nr_wrong + 1, sizeof(*wrong));
 	if (more)
 		wrong = more;
@@ -268,6 +272,7 @@ static void set_wrong(const struct qc2_chain *chain)
 		return;
 	}
 	memcpy(wrong[nr_wrong].chain_id, chain->id, QC2_CHAIN_ID_LEN);
+	wrong[nr_wrong].stale = stale;
 	wrong[nr_wrong++].version = version;
 }
 
@@ -295,7 +300,7 @@ static void judge(struct disk *disk, struct qc2_chain *chain)
 		log_warn("disk %s: its manifest is right; an image of the chain is damaged",
 			 disk->info.name);
 	} else {
-		set_wrong(disk->suspect);
+		set_wrong(disk->suspect, false);
 		qc2_digests_free(disk->digests);
 		disk->digests = NULL;
 		if (chain)
@@ -307,13 +312,21 @@ static void judge(struct disk *disk, struct qc2_chain *chain)
 
 bool disk_distrust(struct disk *disk, int why)
 {
+	const struct wrong_manifest *known;
 	struct qc2_err err;
 
-	if (!disk->chain->from_manifest || is_wrong(disk->chain))
+	if (!disk->chain->from_manifest)
 		return false;
-	/* What a walk finds is another chain, which is nothing for a disk that runs. */
+	/*
+	 * What a walk finds is another chain, which is nothing for a disk that runs.
+	 * Where it was another disk that found the digests wrong, this one has still
+	 * to be walked.
+	 */
+	known = find_wrong(disk->chain);
+	if (known && (known->stale || why == -ESTALE))
+		return false;
 	if (why == -ESTALE) {
-		set_wrong(disk->chain);
+		set_wrong(disk->chain, true);
 		log_warn("disk %s: an image was changed since the manifest of its chain was published; the next start does without it",
 			 disk->info.name);
 		return false;
@@ -336,7 +349,7 @@ bool disk_distrust(struct disk *disk, int why)
 void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		 const struct qc2_err *err)
 {
-	if (!ret && chain->from_manifest && is_wrong(chain)) {
+	if (!ret && chain->from_manifest && find_wrong(chain)) {
 		end_opening(disk);
 		disk->no_manifest = true;
 		ret = start_opening(disk, &disk->error);
