@@ -196,6 +196,50 @@ static void test_damage(void **state)
 	assert_int_equal(load(4096, 2, true, &parts, &err), -EBADMSG);
 }
 
+/* What has the right checksum, but leads to nothing that can be read. */
+static void test_bad_parts(void **state)
+{
+	static const struct {
+		struct qc2_extent ext;
+		uint32_t len;		/* of a compressed cluster; 0: none is there */
+		int ret;
+	} cases[] = {
+		{ { .nr_sectors = 8, .offset = 4096 }, 0, 0 },
+		{ { .nr_sectors = 8, .object = 1 }, 500, 0 },
+		{ { .nr_sectors = 8, .object = 1 }, 0, -EBADMSG },
+		{ { .nr_sectors = 8, .object = 1 }, 2 << 16, 0 },
+		{ { .nr_sectors = 8, .object = 1 }, (2 << 16) + 1, -EBADMSG },
+		{ { .nr_sectors = 8, .offset = 65535 }, 0, -EBADMSG },
+		{ { .nr_sectors = 8, .offset = UINT64_MAX - 511 }, 0, -EBADMSG },
+	};
+	size_t i;
+
+	for (i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+		const uint32_t len = cases[i / 2].len;
+		struct qc2_packed *packed = len ? qc2_packed_new(16, 0) : NULL;
+		struct qc2_index_parts parts = {
+			.nr_sectors = 4096, .nr_links = 1, .packed = &packed,
+		};
+		bool chain = i % 2;
+		struct qc2_err err;
+
+		if (len)
+			assert_int_equal(qc2_packed_add(packed, 70000, 0, len), 0);
+		assert_int_equal(qc2_extents_add(&parts.list, &cases[i / 2].ext), 0);
+		if (chain)
+			parts.index = qc2_index_build(&parts.list, 4096);
+		assert_ok(qc2_index_file_save(dir, id, &parts, &err), err);
+		qc2_index_free(parts.index);
+		qc2_extents_free(&parts.list);
+		qc2_packed_put(packed);
+		packed = NULL;
+		assert_int_equal(load(4096, 1, chain, &parts, &err), cases[i / 2].ret);
+		qc2_index_free(parts.index);
+		qc2_extents_free(&parts.list);
+		qc2_packed_put(packed);
+	}
+}
+
 static int open_image(struct qc2_opener *opener, const char *url,
 		      struct qc2_source **src, struct qc2_err *err)
 {
@@ -313,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_round_trip, empty_dir),
 		cmocka_unit_test_teardown(test_damage, empty_dir),
+		cmocka_unit_test_teardown(test_bad_parts, empty_dir),
 		cmocka_unit_test_teardown(test_read_once, empty_dir),
 		cmocka_unit_test_teardown(test_no_folder, empty_dir),
 	};

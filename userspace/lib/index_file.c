@@ -319,6 +319,9 @@ static int check_extents(const struct file *f, size_t nr_links)
 		if (ext->object == QC2_OBJECT_ZERO ? f->hdr->nr_dir != 0 :
 		    qc2_object_link(ext->object) >= nr_links)
 			return bad(f, "the object of an extent");
+		if (ext->offset % 512 ||
+		    ext->offset > INT64_MAX - ext->nr_sectors * 512ULL)
+			return bad(f, "the offset of an extent");
 		end = ext->sector + ext->nr_sectors;
 	}
 	return 0;
@@ -373,8 +376,11 @@ static int load_list(const struct file *f, const struct list *list, uint64_t fir
 	if (!*packed)
 		return qc2_fail(f->err, ENOMEM, "out of memory");
 	for (i = 0; i < list->nr; i++) {
-		if (i && v[i].cluster < v[i - 1].cluster)
+		if (i && v[i].cluster <= v[i - 1].cluster)
 			return bad(f, "the order of its compressed clusters");
+		if (!v[i].len || v[i].len > 2U << list->cluster_bits ||
+		    v[i].offset > (uint64_t)INT64_MAX - v[i].len)
+			return bad(f, "a compressed cluster");
 		ret = qc2_packed_add(*packed, v[i].offset, v[i].cluster, v[i].len);
 		if (ret)
 			return qc2_fail(f->err, -ret, "out of memory");
@@ -397,6 +403,21 @@ static int load_lists(const struct file *f, struct qc2_index_parts *parts)
 			return ret;
 		first += lists[i].nr;
 	}
+	return 0;
+}
+
+/* Extents of compressed clusters need a list of these. */
+static int check_unpacked(const struct file *f, const struct qc2_index_parts *parts)
+{
+	const struct qc2_extent *ext =
+		(const struct qc2_extent *)(f->map + f->at.extents);
+	uint64_t i;
+
+	for (i = 0; i < f->hdr->nr_extents; i++, ext++)
+		if (ext->object != QC2_OBJECT_ZERO &&
+		    qc2_object_is_unpacked(ext->object) &&
+		    !parts->packed[qc2_object_link(ext->object)])
+			return bad(f, "the object of an extent");
 	return 0;
 }
 
@@ -446,6 +467,8 @@ static int load(struct file *f, const uint8_t *id, bool chain,
 		ret = check_index(f);
 	if (!ret)
 		ret = load_lists(f, parts);
+	if (!ret)
+		ret = check_unpacked(f, parts);
 	if (!ret)
 		ret = chain ? map_index(f, &parts->index) :
 			      load_extents(f, &parts->list);
