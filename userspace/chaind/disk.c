@@ -289,14 +289,30 @@ static bool same_index(const struct qc2_index *a, const struct qc2_index *b)
 	       !memcmp(a->extents, b->extents, a->nr_extents * sizeof(*a->extents));
 }
 
+/* Whether both say the same about the same images. */
+static bool same_map(const struct qc2_chain *a, const struct qc2_chain *b)
+{
+	size_t i;
+
+	if (memcmp(a->id, b->id, QC2_CHAIN_ID_LEN) || !same_index(a->index, b->index))
+		return false;
+	for (i = 0; i < a->nr_links; i++) {
+		const struct qc2_link *x = &a->links[i], *y = &b->links[i];
+
+		if (x->virtual_size != y->virtual_size || !x->packed != !y->packed ||
+		    (x->packed && !qc2_packed_same(x->packed, y->packed)))
+			return false;
+	}
+	return true;
+}
+
 /*
  * The walk has ended.  If it found what the manifest says, that is right, its digests
  * too, and an image is damaged.
  */
 static void judge(struct disk *disk, struct qc2_chain *chain)
 {
-	if (chain && !memcmp(disk->suspect->id, chain->id, QC2_CHAIN_ID_LEN) &&
-	    same_index(disk->suspect->index, chain->index)) {
+	if (chain && same_map(disk->suspect, chain)) {
 		log_warn("disk %s: its manifest is right; an image of the chain is damaged",
 			 disk->info.name);
 	} else {
