@@ -306,24 +306,48 @@ static bool same_map(const struct qc2_chain *a, const struct qc2_chain *b)
 	return true;
 }
 
+/* Other disks that were opened with the manifest of a chain have it looked at, too. */
+static void distrust_others(const struct disk *disk, const struct qc2_chain *chain)
+{
+	struct disk *other;
+
+	TAILQ_FOREACH(other, &disk->chaind->disks, entry) {
+		if (other != disk && other->registered && other->chain &&
+		    other->chain->manifest &&
+		    !memcmp(other->chain->id, chain->id, QC2_CHAIN_ID_LEN) &&
+		    !strcmp(other->chain->manifest->version, chain->manifest->version))
+			disk_distrust(other, -EBADMSG);
+	}
+}
+
 /*
  * The walk has ended.  If it found what the manifest says, that is right, its digests
- * too, and an image is damaged.
+ * too, and an image is damaged.  If it found nothing, or another chain, the disk goes
+ * on as it was, without the block.  Returns the chain to go on with, with a reference.
  */
-static void judge(struct disk *disk, struct qc2_chain *chain)
+static struct qc2_chain *judge(struct disk *disk, struct qc2_chain *chain,
+			       const struct qc2_err *err)
 {
-	if (chain && same_map(disk->suspect, chain)) {
+	struct qc2_chain *suspect = disk->suspect;
+
+	disk->suspect = NULL;
+	if (!chain || memcmp(suspect->id, chain->id, QC2_CHAIN_ID_LEN)) {
+		log_warn("disk %s: data that has another digest cannot be read: %s",
+			 disk->info.name, chain ? "an image was changed" : err->msg);
+		return suspect;
+	}
+	if (same_map(suspect, chain)) {
 		log_warn("disk %s: its manifest is right; an image of the chain is damaged",
 			 disk->info.name);
 	} else {
-		set_wrong(disk->suspect, false);
+		set_wrong(suspect, false);
+		set_trouble(chain);
 		qc2_digests_free(disk->digests);
 		disk->digests = NULL;
-		if (chain)
-			set_trouble(chain);
+		distrust_others(disk, suspect);
 	}
-	qc2_chain_put(disk->suspect);
-	disk->suspect = NULL;
+	qc2_chain_put(suspect);
+	return qc2_chain_ref(chain);
 }
 
 bool disk_distrust(struct disk *disk, int why)
@@ -373,9 +397,15 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 			opening_ended(disk, ret);
 		return;
 	}
-	if (disk->suspect && ret != -EAGAIN && ret != -ENOMEM)
-		judge(disk, ret ? NULL : chain);
-	else if (!ret && disk->no_manifest)
+	if (disk->suspect && ret != -EAGAIN && ret != -ENOMEM) {
+		chain = judge(disk, ret ? NULL : chain, err);
+		end_opening(disk);
+		ret = take_chain(disk, chain, &disk->error);
+		qc2_chain_put(chain);
+		opening_ended(disk, ret);
+		return;
+	}
+	if (!ret && disk->no_manifest)
 		set_trouble(chain);
 	if (ret)
 		disk->error = *err;

@@ -316,9 +316,12 @@ static void unpack_done(struct job *job)
 	}
 	while (fetch->next < fetch->nr) {
 		if (fetch->damaged[fetch->next]) {
-			cache_put_buf(fetch->bufs[fetch->next]);
-			fetch->fetcher->block_done(fetch->blocks[fetch->next++],
-						   -EIO);
+			struct block *block = fetch->blocks[fetch->next];
+
+			cache_put_buf(fetch->bufs[fetch->next++]);
+			/* A manifest may have named the wrong place. */
+			fetch->fetcher->block_done(block, block->has_digest ?
+						   -EBADMSG : -EIO);
 		} else {
 			land_block(fetch);
 		}

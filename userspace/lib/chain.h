@@ -2,7 +2,8 @@
 /*
  * A chain: the links from the top image to the base, and the merged index
  * over them.  Opening takes the chain from a manifest beside the top image, or walks
- * it: first the headers of all links, then their tables.  A chain that is complete does not change any more.
+ * it: first the headers of all links, then their tables.  A chain that is complete
+ * does not change any more.
  *
  * The index leads to objects, two for each link: its data, which is in the
  * image itself or in its external data file, and its compressed clusters, as
