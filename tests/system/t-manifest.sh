@@ -123,6 +123,8 @@ must_fail "input/output error" dd if=/dev/mapper/vmdisk of=/dev/null iflag=direc
 	skip="$at" count=1 status=none
 grep -q "its manifest is right; an image of the chain is damaged" "$T/chaind.log" ||
 	fail "not logged: $(cat "$T/chaind.log")"
+chainctl status vmdisk | grep -q "failed.*${victim##*/}: .*not what the manifest says" ||
+	fail "not in the status: $(chainctl status vmdisk)"
 chainctl stop vmdisk --discard
 stop_chaind
 rm "$T/cache"

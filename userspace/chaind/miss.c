@@ -503,6 +503,11 @@ void miss_block_done(struct block *block, int ret)
 		/* With the digest of another disk: it is fetched anew. */
 		if (ret && (ret != -EBADMSG || wait->own_digest))
 			wait->req->error = ret;
+		if (ret == -EBADMSG && wait->own_digest)
+			qc2_fail(&wait->req->disk->stats->last_error, EBADMSG,
+				 "%s: the 64 KiB at offset %llu are not what the manifest says; see the log",
+				 block->obj->url,
+				 (unsigned long long)block->nr * QC2_BLOCK_BYTES);
 		make_ready(wait->req);
 		drop_wait(wait);
 	}

@@ -307,6 +307,8 @@ static void digests_done(struct job *job)
 	if (!disk)
 		return;
 	if (step->ret == -EAGAIN || step->ret == -ENOMEM) {
+		log_warn("disk %s: what is fetched is not verified yet: %s; trying again",
+			 disk->info.name, step->err.msg);
 		start_timer(o, qc2_backoff_ms(++o->tries, MAX_RETRY_MS) * 1000ULL);
 		return;
 	}
