@@ -49,7 +49,7 @@ FUZZ_BINS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/%,$(wildcard tes
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
 .PHONY: all user module kunit tools unit-bins fuzz-bins install uninstall clean setup demo \
-	check check-kernels check-debug soak fuzz bench bench-local help
+	check check-kernels check-debug soak fuzz bench bench-local bench-chain help
 all: user module
 
 help:
@@ -66,6 +66,7 @@ help:
 	@echo 'fuzz           each fuzz target for FUZZ_SECONDS (60), with clang and libFuzzer'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
+	@echo 'bench-chain    what the depth of a chain costs: requests, bytes, time, memory; index'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
 tools: $(TOOL_BINS)
@@ -167,6 +168,10 @@ bench: setup
 
 bench-local: setup
 	tests/bench/local
+
+bench-chain: setup
+	tests/setup bench-chain
+	tests/bench/chain
 
 clean:
 	rm -rf build

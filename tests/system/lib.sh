@@ -154,7 +154,8 @@ start_nginx()
 	events { }
 	http {
 		default_type application/octet-stream;
-		log_format test '\$status \$request_method \$body_bytes_sent \$uri \$http_range';
+		log_format test '\$status \$request_method \$body_bytes_sent \$uri \$http_range '
+			'\$msec \$request_time';
 		access_log $T/access.log test;
 		server {
 			listen 127.0.0.1:8080;
@@ -196,7 +197,7 @@ requests_wait()
 }
 
 # http_requests [PATTERN] - number of requests since the start or http_reset; of
-# those with a log line "STATUS METHOD BYTES PATH RANGE" that matches
+# those with a log line "STATUS METHOD BYTES PATH RANGE END SECONDS" that matches
 http_requests()
 {
 	http_settled

@@ -66,7 +66,7 @@ http_reset
 chainctl start "$HTTP/other.qcow2" vmdisk
 cmp "$T/plain" /dev/mapper/vmdisk
 wait_until 30 index_complete
-[ "$(http_requests " /link.* bytes=0-12287$")" = $depth ]
+[ "$(http_requests " /link.* bytes=0-12287 ")" = $depth ]
 [ "$(http_requests " 81920 /link")" = 0 ] || fail "$(cat "$T/access.log")"
 chainctl stop vmdisk --discard
 

@@ -11,6 +11,10 @@
  *	qc2bench map NAME		teach the kernel a map as a daemon would, from
  *					lines SECTOR NR_SECTORS STORE STORE_SECTOR
  *					on standard input
+ *	qc2bench read DEVICE OFFSET FILE
+ *					copy 4 KiB of a device, read directly, into a
+ *					file; prints when they were there, in us since
+ *					1970
  *	qc2bench race read|write BYTES DEPTH random|once|sequential FLUSH MS TURNS MIB \
  *		DEVICE... [-- DEVICE...]
  *					how fast the devices are beside each other,
@@ -465,6 +469,25 @@ static void parse_race(int argc, char **argv)
 	race(&work, atoi(argv[6]), argc - 8, argv + 8);
 }
 
+static void read_once(const char *device, off_t offset, const char *file)
+{
+	int in = open(device, O_RDONLY | O_DIRECT);
+	int out = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	struct timespec ts;
+	void *buffer;
+
+	if (in < 0 || out < 0)
+		die("cannot open the device or the file");
+	if (posix_memalign(&buffer, 4096, 4096))
+		die("out of memory");
+	if (pread(in, buffer, 4096, offset) != 4096)
+		die("the read failed");
+	clock_gettime(CLOCK_REALTIME, &ts);
+	if (write(out, buffer, 4096) != 4096)
+		die("cannot write the file");
+	printf("%llu\n", ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "create")) {
@@ -473,6 +496,8 @@ int main(int argc, char **argv)
 		swap(argv[2], argv[3]);
 	} else if (argc == 3 && !strcmp(argv[1], "map")) {
 		map(argv[2]);
+	} else if (argc == 5 && !strcmp(argv[1], "read")) {
+		read_once(argv[2], atoll(argv[3]), argv[4]);
 	} else if (argc >= 11 && !strcmp(argv[1], "race")) {
 		parse_race(argc - 2, argv + 2);
 	} else {
