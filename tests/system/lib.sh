@@ -151,7 +151,7 @@ start_nginx()
 	worker_processes 1;
 	pid $T/nginx.pid;
 	error_log $T/nginx.log;
-	events { }
+	events { worker_connections 4096; }
 	http {
 		default_type application/octet-stream;
 		log_format test '\$status \$request_method \$body_bytes_sent \$uri \$http_range '

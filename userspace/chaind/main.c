@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,12 @@ static void protect_process(void)
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))
 		log_warn("PR_SET_IO_FLUSHER: %s; low memory may hold up disks",
 			 strerror(errno));
+	/*
+	 * Locked memory is given back by brk() and munmap() only.  So: one arena, and
+	 * what is large, as buffers for tables are, in a mapping of its own.
+	 */
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_THRESHOLD, 64 << 10);
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
 		log_warn("mlockall: %s; low memory may hold up disks",
 			 strerror(errno));
