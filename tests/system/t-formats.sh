@@ -5,6 +5,8 @@
 # snapshots are read byte for byte as QEMU reads them, in any order, over HTTP
 # and from files, and fetched once.  A damaged cluster fails the reads of it, and
 # no others.
+#
+# Time limit: 600
 . "$(dirname "$0")/lib.sh"
 
 mkdir "$T/d"
