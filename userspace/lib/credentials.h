@@ -41,7 +41,6 @@ struct qc2_keys {
 	int64_t expires;
 
 	_Atomic unsigned int refs;
-	size_t mapped;		/* bytes, this struct and the texts */
 };
 
 /**
