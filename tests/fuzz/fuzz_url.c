@@ -21,7 +21,9 @@ static void check_canonical(const char *url)
 		path = url + 7;
 		assert(*path == '/' && !strstr(path, "//"));
 	} else {
-		assert(!strncmp(url, "http://", 7) || !strncmp(url, "https://", 8));
+		assert(!strncmp(url, "http://", 7) || !strncmp(url, "https://", 8) ||
+		       (!strpbrk(url, "?") && (!strncmp(url, "s3://", 5) ||
+					       !strncmp(url, "azure://", 8))));
 		path = strchr(strchr(url, ':') + 3, '/');
 		assert(path);
 		for (p = url; p < path; p++)
@@ -92,6 +94,30 @@ static void check_resolve(const char *top, const char *name,
 	free(url);
 }
 
+/* A name of an object is that of its URL, and a redirect stays within the policy. */
+static void check_others(const char *top, const char *name, const char *const *allow,
+			 size_t nr_allow)
+{
+	struct qc2_err err = { "" };
+	char *url, *key;
+
+	if (!qc2_url_from_key(top, name, &url, &err)) {
+		check_again(url);
+		assert(qc2_url_same_origin(url, top));
+		key = qc2_url_to_key(url);
+		assert(!strcmp(key, name));
+		free(key);
+		free(url);
+	}
+	if (!strncmp(top, "http", 4) &&
+	    !qc2_url_redirect(top, name, allow, nr_allow, &url, &err)) {
+		check_canonical(url);
+		assert(qc2_url_same_origin(url, top) || !strncmp(url, "https:", 6) ||
+		       (nr_allow && !strncmp(url, allow[0], strlen(allow[0]))));
+		free(url);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
@@ -119,6 +145,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		free(again);
 		check_resolve(top.url, name, (const char *const *)&prefix,
 			      prefix ? 1 : 0);
+		check_others(top.url, name, (const char *const *)&prefix, prefix ? 1 : 0);
 		qc2_top_free(&top);
 	}
 	free(prefix);

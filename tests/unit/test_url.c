@@ -83,6 +83,116 @@ static void test_canonical(void **state)
 	    false);
 }
 
+static void test_buckets(void **state)
+{
+	struct qc2_err err;
+	struct qc2_top top_image;
+	char *url;
+
+	top("S3://my-bucket.1/a/b.qcow2", "s3://my-bucket.1/a/b.qcow2", false);
+	top("s3://bucket/a//b", "s3://bucket/a//b", false);
+	top("s3://bucket/x/../a b%41+$", "s3://bucket/a%20bA+$", false);
+	top("s3://bucket/a%3fb", "s3://bucket/a%3Fb", false);
+	top("s3://bucket/a#format=raw", "s3://bucket/a", true);
+	top("azure://account1/c/b", "azure://account1/c/b", false);
+	top("azure://account1/$web/a/b", "azure://account1/$web/a/b", false);
+	top_fails("s3://ab/x", "bad name of a bucket");
+	top_fails("s3://Bucket/x", "lower-case");
+	top_fails("s3://-bucket/x", "bad name of a bucket");
+	top_fails("s3://bucket-/x", "bad name of a bucket");
+	top_fails("s3://buck_et/x", "bad name of a bucket");
+	top_fails("s3://bucket:80/x", "endpoint");
+	top_fails("s3:///x", "bad name of a bucket");
+	top_fails("s3://bucket", "no path");
+	top_fails("s3://bucket/", "folder");
+	top_fails("s3://bucket/a%2fb", "%2F");
+	top_fails("azure://my-account/c/b", "storage account");
+	top_fails("azure://account1234567890123456789/c/b", "storage account");
+	top_fails("azure://account/blob", "no container");
+	top_fails("azure://account/c/..", "folder");
+	assert_int_equal(qc2_url_top("s3://key:s3cret@bucket/x", &top_image, &err), -EINVAL);
+	assert_not_in(err.msg, "s3cret");
+	assert_int_equal(qc2_url_top("azure://account/c/b?sig=s3cret", &top_image, &err),
+			 -EINVAL);
+	assert_in(err.msg, "stores file");
+	assert_not_in(err.msg, "s3cret");
+
+	assert_ok(qc2_url_prefix("s3://bucket", &url, &err), err);
+	assert_string_equal(url, "s3://bucket/");
+	free(url);
+	assert_ok(qc2_url_prefix("azure://account/c", &url, &err), err);
+	assert_string_equal(url, "azure://account/c/");
+	free(url);
+}
+
+static void test_keys(void **state)
+{
+	static const char *const keys[] = { "a", "a/b c", "100%", "a?b#c", "\303\274+$", "a//b" };
+	static const char *const bad[] = { "a/../b", "./a", "a/", "", "a\nb", "a\\b" };
+	struct qc2_err err;
+	char *url, *key;
+	size_t i;
+
+	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		assert_ok(qc2_url_from_key("s3://bucket/x/y", keys[i], &url, &err), err);
+		assert_int_equal(strncmp(url, "s3://bucket/", 12), 0);
+		key = qc2_url_to_key(url);
+		assert_string_equal(key, keys[i]);
+		free(key);
+		free(url);
+	}
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_true(qc2_url_from_key("s3://bucket/x/y", bad[i], &url, &err) < 0);
+}
+
+static void redirect(const char *from, const char *location, const char *prefix,
+		     const char *expected)
+{
+	const char *const allow[] = { prefix };
+	struct qc2_err err = { "" };
+	char *target;
+
+	assert_ok(qc2_url_redirect(from, location, allow, prefix ? 1 : 0, &target, &err), err);
+	assert_string_equal(target, expected);
+	free(target);
+}
+
+static void redirect_fails(const char *from, const char *location, const char *prefix,
+			   const char *text)
+{
+	const char *const allow[] = { prefix };
+	struct qc2_err err = { "" };
+	char *target;
+
+	assert_true(qc2_url_redirect(from, location, allow, prefix ? 1 : 0, &target, &err) < 0);
+	assert_null(target);
+	assert_in(err.msg, text);
+	assert_not_in(err.msg, "s3cret");
+}
+
+static void test_redirect(void **state)
+{
+	redirect("http://h/a/b", "/c", NULL, "http://h/c");
+	redirect("http://h/a/b", "c?x=1", NULL, "http://h/a/c?x=1");
+	redirect("http://h/a", "https://h/b", NULL, "https://h/b");
+	redirect("http://h:8080/a", "https://h:8443/b", NULL, "https://h:8443/b");
+	redirect("http://[::1]:80/a", "https://[::1]/b", NULL, "https://[::1]/b");
+	redirect("https://h/a", "https://cdn/pub/x?sig=1", "https://cdn/pub/",
+		 "https://cdn/pub/x?sig=1");
+	redirect_fails("https://h/a", "http://h/a", NULL, "redirects to http://h;");
+	redirect_fails("http://h/a", "http://h:81/a", NULL, "redirects to http://h:81;");
+	redirect_fails("http://h/a", "https://h2/a?sig=s3cret", NULL, "https://h2;");
+	redirect_fails("http://h/a", "https://h.evil/a", NULL, "https://h.evil;");
+	redirect_fails("http://h/a", "//evil/a", NULL, "add http://evil/ to \"allow\"");
+	redirect_fails("http://h/a", "https://cdn/public", "https://cdn/pub/", "https://cdn;");
+	redirect_fails("http://h/a", "file:///etc/passwd", NULL, "redirects to file://;");
+	redirect_fails("http://h/a", "ftp://h/s3cret", NULL, "no usable URL");
+	redirect_fails("http://h/a", "https://me:s3cret@h/", NULL, "no usable URL");
+	assert_true(qc2_url_same_origin("http://h/a", "http://h/b"));
+	assert_false(qc2_url_same_origin("http://h/a", "http://h:80/b"));
+	assert_false(qc2_url_same_origin("http://h/a", "https://h/b"));
+}
+
 static void test_format_suffix(void **state)
 {
 	top("https://h/x#format=raw", "https://h/x", true);
@@ -200,6 +310,13 @@ static void test_resolve(void **state)
 	resolve(web, "a%20b", "https://h/dir/a%20b");
 	resolve(web, "base?sig=x", "https://h/dir/base?sig=x");
 	resolve(web, "a#b", "https://h/dir/a%23b");
+	resolve("s3://bucket/dir/top", "base a", "s3://bucket/dir/base%20a");
+	resolve("s3://bucket/dir/top", "../base", "s3://bucket/base");
+	resolve("s3://bucket/top", "s3://other/base", "s3://other/base");
+	resolve("azure://account/c/top", "base", "azure://account/c/base");
+	resolve_fails("s3://bucket/top", "/etc/passwd", "rebase");
+	resolve_fails("s3://bucket/top", "base?x", "'?'");
+	resolve_fails("azure://account/c/top", "../base", "no container");
 
 	resolve_fails(web, "/etc/passwd", "rebase");
 	resolve_fails(web, "//evil/x", "rebase");
@@ -251,6 +368,11 @@ static void test_allowed(void **state)
 	assert_int_equal(allowed("https://h2.evil/x", web, "https://h2", &err),
 			 -EACCES);
 	assert_int_equal(allowed("https://h2/x", web, "", &err), -EACCES);
+	assert_int_equal(allowed("s3://bucket/a/x", "s3://bucket/a/top", NULL, &err), 0);
+	assert_int_equal(allowed("s3://bucket/b", "s3://bucket/a/top", NULL, &err), -EACCES);
+	assert_int_equal(allowed("s3://bucket2/a/x", "s3://bucket/a/top", NULL, &err), -EACCES);
+	assert_int_equal(allowed("s3://bucket2/a/x", "s3://bucket/a/top", "s3://bucket2/", &err),
+			 0);
 }
 
 /* What an image names is no better for being on this machine. */
@@ -302,6 +424,8 @@ static void test_has_name(void **state)
 	assert_false(qc2_url_has_name("http://localhost/x"));
 	assert_false(qc2_url_has_name("http://images.localhost:7480/x"));
 	assert_false(qc2_url_has_name("file:///localhost/x"));
+	assert_false(qc2_url_has_name("s3://bucket/x"));
+	assert_false(qc2_url_has_name("azure://account/c/x"));
 }
 
 static void test_escapes_are_seen(void **state)
@@ -373,6 +497,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_canonical),
 		cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_buckets),
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_redirect),
 		cmocka_unit_test(test_format_suffix),
 		cmocka_unit_test(test_bad_urls),
 		cmocka_unit_test(test_password_is_not_repeated),

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <curl/curl.h>
+
 #include "url.h"
 
 #define FORMAT_RAW	"#format=raw"
@@ -17,9 +19,15 @@
 /* A URL longer than this is not one that anybody's store hands out. */
 #define MAX_URL		8192
 
-enum scheme { SCHEME_FILE, SCHEME_HTTP, SCHEME_HTTPS, NR_SCHEMES };
+enum scheme { SCHEME_FILE, SCHEME_HTTP, SCHEME_HTTPS, SCHEME_S3, SCHEME_AZURE, NR_SCHEMES };
 
-static const char *const scheme_names[] = { "file", "http", "https" };
+static const char *const scheme_names[] = { "file", "http", "https", "s3", "azure" };
+
+/* The host is no name of the DNS, and a path is all that follows. */
+static bool is_bucket_scheme(enum scheme scheme)
+{
+	return scheme == SCHEME_S3 || scheme == SCHEME_AZURE;
+}
 
 static bool is_unreserved(unsigned char c)
 {
@@ -169,6 +177,33 @@ static int canonical_host(const char *url, const char *host, size_t len,
 	return 0;
 }
 
+static bool is_lower_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+/* The name of a bucket (s3) or of a storage account (azure). */
+static int canonical_bucket(const char *url, enum scheme scheme, const char *name, size_t len,
+			    char *out, struct qc2_err *err)
+{
+	bool s3 = scheme == SCHEME_S3, ok = len >= 3 && len <= (s3 ? 63 : 24);
+
+	for (size_t i = 0; i < len && ok; i++)
+		ok = is_lower_alnum(name[i]) ||
+		     (s3 && i && i + 1 < len && strchr(".-", name[i]));
+	if (!ok && s3)
+		return qc2_fail(err, EINVAL,
+			"%s: bad name of a bucket (3 to 63 lower-case letters, digits, '.' and '-'); a URL looks like s3://BUCKET/FOLDER/IMAGE, and the server's address is \"endpoint\" in the stores file",
+			url);
+	if (!ok)
+		return qc2_fail(err, EINVAL,
+			"%s: bad name of a storage account (3 to 24 lower-case letters and digits); a URL looks like azure://ACCOUNT/CONTAINER/IMAGE, and the server's address is \"endpoint\" in the stores file",
+			url);
+	memcpy(out, name, len);
+	out[len] = '\0';
+	return 0;
+}
+
 static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 {
 	size_t host_len = 0, path_len, query_len, n;
@@ -193,6 +228,13 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 				"%s://...@...: a user name or password in a URL is refused, because it would appear in status and logs; remove it",
 				scheme_names[scheme]);
 	}
+	if (scheme < NR_SCHEMES && is_bucket_scheme(scheme) && strchr(url, '?')) {
+		/* Whatever follows may be a signature. */
+		shown[strcspn(shown, "?")] = '\0';
+		return qc2_fail(err, EINVAL,
+			"%s: '?' in the URL; what signs requests belongs in the stores file, and a '?' in a name is written %%3F",
+			shown);
+	}
 	for (n = 0; url[n]; n++)
 		if (is_control(url[n]))
 			return qc2_fail(err, EINVAL,
@@ -203,7 +245,7 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 			"%s...: URL longer than %d characters", shown, MAX_URL);
 	if (scheme == NR_SCHEMES)
 		return qc2_fail(err, EINVAL,
-			"%s: not a URL this program reads; it begins with file:///, http:// or https://",
+			"%s: not a URL this program reads; it begins with file:///, http://, https://, s3:// or azure://",
 			shown);
 	if (strchr(url, '#'))
 		return qc2_fail(err, EINVAL,
@@ -218,7 +260,7 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 	query_len = strlen(query);
 
 	/* No byte becomes more than three. */
-	buf = malloc(sizeof("https:///") + 3 * n);
+	buf = malloc(sizeof("azure:///") + 3 * n);
 	if (!buf)
 		return qc2_fail(err, ENOMEM, "out of memory");
 	out = buf + sprintf(buf, "%s://", scheme_names[scheme]);
@@ -233,7 +275,9 @@ static int canonicalise(const char *url, char **canonical, struct qc2_err *err)
 			goto fail;
 		}
 	} else {
-		ret = canonical_host(shown, host, host_len, out, err);
+		ret = is_bucket_scheme(scheme) ?
+		      canonical_bucket(shown, scheme, host, host_len, out, err) :
+		      canonical_host(shown, host, host_len, out, err);
 		if (ret)
 			goto fail;
 		out += host_len;
@@ -291,10 +335,16 @@ static int canonical_image(const char *url, char **canonical,
 	if (ret)
 		return ret;
 	n = strcspn(*canonical, "?");
-	if ((*canonical)[n - 1] != '/')
+	if ((*canonical)[n - 1] == '/')
+		ret = qc2_fail(err, EISDIR, "%.160s: names a folder, not an image",
+			       *canonical);
+	else if (!strncmp(*canonical, "azure:", 6) && folder_len(*canonical) ==
+		 strlen("azure://") + strcspn(*canonical + strlen("azure://"), "/") + 1)
+		ret = qc2_fail(err, EINVAL,
+			       "%.160s: no container in the URL; it looks like azure://ACCOUNT/CONTAINER/IMAGE",
+			       *canonical);
+	else
 		return 0;
-	ret = qc2_fail(err, EISDIR, "%.160s: names a folder, not an image",
-		       *canonical);
 	free(*canonical);
 	*canonical = NULL;
 	return ret;
@@ -405,16 +455,14 @@ int qc2_url_from_path(const char *path, char **canonical, struct qc2_err *err)
 	return ret;
 }
 
-char *qc2_url_to_path(const char *url)
+/* What is behind the host, decoded; the caller frees it.  NULL: out of memory. */
+static char *decode_path(const char *url)
 {
-	char *path, *out;
+	char *path = strdup(url), *out;
 
-	if (strncmp(url, "file:///", 8))
-		return NULL;
-	path = strdup(url + 7);
 	if (!path)
 		return NULL;
-	for (url += 7, out = path; *url; url++) {
+	for (out = path; *url; url++) {
 		if (*url == '%' && hex_value(url[1]) >= 0 &&
 		    hex_value(url[2]) >= 0) {
 			*out++ = hex_value(url[1]) << 4 | hex_value(url[2]);
@@ -425,6 +473,49 @@ char *qc2_url_to_path(const char *url)
 	}
 	*out = '\0';
 	return path;
+}
+
+char *qc2_url_to_path(const char *url)
+{
+	return strncmp(url, "file:///", 8) ? NULL : decode_path(url + 7);
+}
+
+char *qc2_url_to_key(const char *url)
+{
+	const char *host = strstr(url, "://") + 3;
+
+	return decode_path(host + strcspn(host, "/") + 1);
+}
+
+int qc2_url_from_key(const char *base, const char *key, char **canonical, struct qc2_err *err)
+{
+	const char *host = strstr(base, "://") + 3;
+	char *name, *again, *url = NULL;
+	int ret = -ENOMEM;
+
+	*canonical = NULL;
+	name = encode_name(key, "%?#\\ ");
+	if (!name || asprintf(&url, "%.*s/%s", (int)(host + strcspn(host, "/") - base), base,
+			      name) < 0)
+		qc2_fail(err, ENOMEM, "out of memory");
+	else
+		ret = canonical_image(url, canonical, err);
+	free(url);
+	free(name);
+	if (ret)
+		return ret;
+	/* Dot segments in a name of an object would lead to another one. */
+	again = qc2_url_to_key(*canonical);
+	if (again && !strcmp(again, key)) {
+		free(again);
+		return 0;
+	}
+	ret = again ? qc2_fail(err, EINVAL, "%.300s: an object's name that no URL has",
+			       *canonical) : qc2_fail(err, ENOMEM, "out of memory");
+	free(again);
+	free(*canonical);
+	*canonical = NULL;
+	return ret;
 }
 
 int qc2_url_resolve(const char *base, const char *name, char **canonical,
@@ -483,7 +574,7 @@ bool qc2_url_has_name(const char *url)
 	size_t len = strcspn(start, ":/");
 	struct in_addr addr;
 
-	if (!len || *start == '[')
+	if (strncmp(url, "http", 4) || !len || *start == '[')
 		return false;
 	if (len > sizeof(host) - 2)
 		return true;
@@ -498,6 +589,67 @@ static bool has_prefix(const char *url, const char *prefix, size_t len)
 	/* "http://host/images" is no prefix of "http://host/images2/x". */
 	return len && !strncmp(url, prefix, len) &&
 	       (prefix[len - 1] == '/' || url[len] == '/');
+}
+
+/* Length of a canonical URL up to its path. */
+static size_t origin_len(const char *url)
+{
+	const char *host = strstr(url, "://") + 3;
+
+	return host + strcspn(host, "/") - url;
+}
+
+/* Of the host alone, without a port. */
+static size_t bare_host_len(const char *host)
+{
+	return *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":/");
+}
+
+bool qc2_url_same_origin(const char *one, const char *two)
+{
+	size_t len = origin_len(one);
+
+	return len == origin_len(two) && !strncmp(one, two, len);
+}
+
+int qc2_url_redirect(const char *from, const char *location, const char *const *allow,
+		     size_t nr_allow, char **target, struct qc2_err *err)
+{
+	const char *old = strstr(from, "://") + 3, *new;
+	char *url = NULL;
+	CURLU *parts = curl_url();
+	size_t i;
+	int ret;
+
+	*target = NULL;
+	if (!parts || curl_url_set(parts, CURLUPART_URL, from, 0) ||
+	    curl_url_set(parts, CURLUPART_URL, location, 0) ||
+	    curl_url_get(parts, CURLUPART_URL, &url, 0)) {
+		curl_url_cleanup(parts);
+		return qc2_fail(err, EPROTO, "the server redirects to no usable URL");
+	}
+	curl_url_cleanup(parts);
+	url[strcspn(url, "#")] = '\0';
+	ret = canonicalise(url, target, err);
+	curl_free(url);
+	if (ret)	/* its text would show a signature */
+		return qc2_fail(err, EPROTO, "the server redirects to no usable URL");
+	new = strstr(*target, "://") + 3;
+	if (qc2_url_same_origin(from, *target))
+		return 0;
+	if (!strncmp(*target, "https:", 6) && bare_host_len(old) == bare_host_len(new) &&
+	    !strncmp(old, new, bare_host_len(old)))
+		return 0;
+	for (i = 0; i < nr_allow; i++)
+		if (has_prefix(*target, allow[i], strlen(allow[i])))
+			return 0;
+	i = origin_len(*target);
+	ret = qc2_fail(err, EACCES,
+		"the server redirects to %.*s; if that may be followed, add %.*s/ to \"allow\" in section [chain] of the configuration",
+		(int)(i < 200 ? i : 200), *target, (int)(i < 200 ? i : 200), *target);
+	free(*target);
+	*target = NULL;
+	return ret;
 }
 
 int qc2_url_allowed(const char *url, const char *top, const char *const *allow,

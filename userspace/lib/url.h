@@ -4,7 +4,8 @@
  * where a backing file may lie.  Everything here is text work without I/O, so
  * symbolic links are not looked at.
  *
- * A canonical URL is file:///PATH, http://HOST/PATH or https://HOST/PATH with
+ * A canonical URL is file:///PATH, http://HOST/PATH, https://HOST/PATH,
+ * s3://BUCKET/KEY or azure://ACCOUNT/CONTAINER/BLOB with
  * the scheme and host in lower case, no dot segments and no user part, in
  * printable ASCII (other bytes percent-encoded, one spelling for each).  A
  * percent-encoded slash or control character is refused, so the canonical form
@@ -58,7 +59,7 @@ int qc2_url_prefix(const char *url, char **canonical, struct qc2_err *err);
  *
  * In a file:// image a name is a plain file name, as QEMU takes it: "%20" are
  * three characters.  In others it is a piece of a URL.  "json:" and protocols
- * other than file, http and https are refused.
+ * other than those above are refused.
  *
  * Return: 0 or a negative errno with @err filled (naming @base).
  */
@@ -81,10 +82,45 @@ int qc2_url_allowed(const char *url, const char *top, const char *const *allow,
  * qc2_url_has_name() - whether the DNS, or the like, says where a URL leads
  * @url: canonical
  *
- * Return: true if its host is a name; false for an address, for localhost, and
- * for a file.
+ * Return: true if its host is a name; false for an address, for localhost, for a
+ * file, and for s3:// and azure://, whose servers the administrator names.
  */
 bool qc2_url_has_name(const char *url);
+
+/* Whether scheme, host and port of two canonical URLs are the same. */
+bool qc2_url_same_origin(const char *one, const char *two);
+
+/**
+ * qc2_url_redirect() - whether a server may send us elsewhere
+ * @from: canonical http:// or https:// URL that was asked for
+ * @location: where it redirects to, as in its answer
+ * @allow: canonical prefixes that are allowed, besides the same origin and https:// on
+ *	the same host
+ * @target: canonical, if it may; the caller frees it
+ *
+ * Return: 0 or a negative errno; the text of @err names the target's origin, not more,
+ * as the rest of such a URL is often a secret.
+ */
+int qc2_url_redirect(const char *from, const char *location, const char *const *allow,
+		     size_t nr_allow, char **target, struct qc2_err *err);
+
+/**
+ * qc2_url_to_key() - what follows the host of a canonical URL and a slash, decoded
+ *
+ * Return: the text, which the caller frees; NULL for lack of memory.
+ */
+char *qc2_url_to_key(const char *url);
+
+/**
+ * qc2_url_from_key() - the canonical URL of an object that a store listed
+ * @base: canonical URL of another object or folder in the bucket
+ * @key: its name there
+ *
+ * Return: 0 or a negative errno with @err filled: no URL names such an object, or it
+ * is a folder; the caller frees @canonical.
+ */
+int qc2_url_from_key(const char *base, const char *key, char **canonical,
+		     struct qc2_err *err);
 
 /**
  * qc2_url_from_path() - the canonical URL of an absolute path
