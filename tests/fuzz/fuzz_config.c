@@ -16,6 +16,7 @@ static void check(const struct qc2_config *cfg)
 	assert(cfg->cache_path[0] == '/' && cfg->tip_dir[0] == '/');
 	assert(!cfg->group || cfg->group[0]);
 	assert(!cfg->ca_file || cfg->ca_file[0]);
+	assert(!cfg->sites_file || cfg->sites_file[0]);
 	assert(cfg->cache_size >= 1 << 20 && cfg->cache_size <= 1ULL << 50);
 	assert(cfg->max_depth && cfg->max_depth <= 65536);
 	assert(cfg->connections && cfg->connections <= 1024);

@@ -67,6 +67,7 @@ static void test_defaults(void **state)
 	assert_int_equal(cfg.max_depth, 4096);
 	assert_int_equal(cfg.nr_allow, 0);
 	assert_null(cfg.ca_file);
+	assert_null(cfg.sites_file);
 	assert_false(cfg.allow_local_addresses);
 	assert_int_equal(cfg.connections, 16);
 	assert_int_equal(cfg.extension_bytes, 2 << 20);
@@ -85,7 +86,7 @@ static void test_every_key(void **state)
 	      "allow = https://h/x file:///pool/\n"
 	      "    http://other:80/y\n"
 	      "allow = https://h2\n"
-	      "[store]\nca_file=/a/ca\nconnections=3\nconnect_timeout_s=4\n"
+	      "[store]\nca_file=/a/ca\nsites_file=/a/stores\nconnections=3\nconnect_timeout_s=4\n"
 	      "low_speed_time_s=5\nextension=512K\nallow_local_addresses=yes", &cfg);
 	assert_string_equal(cfg.socket, "/a/s");
 	assert_string_equal(cfg.run_dir, "/a/r");
@@ -100,6 +101,7 @@ static void test_every_key(void **state)
 	assert_string_equal(cfg.allow[2], "http://other:80/y/");
 	assert_string_equal(cfg.allow[3], "https://h2/");
 	assert_string_equal(cfg.ca_file, "/a/ca");
+	assert_string_equal(cfg.sites_file, "/a/stores");
 	assert_int_equal(cfg.connections, 3);
 	assert_int_equal(cfg.connect_timeout_s, 4);
 	assert_int_equal(cfg.low_speed_time_s, 5);

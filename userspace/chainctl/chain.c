@@ -25,6 +25,7 @@ int chain_access(struct ctl *ctl, struct chain_access *access, struct qc2_err *e
 	*access = (struct chain_access){
 		.cfg = {
 			.ca_file = ctl->cfg.ca_file,
+			.sites = ctl->sites,
 			.connect_timeout_s = ctl->cfg.connect_timeout_s,
 			.low_speed_time_s = ctl->cfg.low_speed_time_s,
 			.allow_local_addresses = ctl->cfg.allow_local_addresses,

@@ -20,6 +20,7 @@
 
 #include "config.h"
 #include "err.h"
+#include "site.h"
 
 /* Exit codes; chainctl(8) documents them. */
 enum {
@@ -38,6 +39,7 @@ enum {
 
 struct ctl {
 	struct qc2_config cfg;
+	struct qc2_sites *sites;	/* what the stores file says */
 	const char *verb;	/* as errors name it */
 	const char *arg[2];	/* what follows the verb; NULL if not given */
 	bool json;

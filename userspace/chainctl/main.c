@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "chainctl.h"
@@ -420,11 +421,17 @@ int main(int argc, char **argv)
 	}
 	ctl.verb = verb->title;
 
+	/* No core dump has keys in it: libcurl and others keep copies of them. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	ret = qc2_config_load(config, &ctl.cfg, &err);
 	if (!ret) {
-		dm_setup();
-		ret = verb->run(&ctl, &err);
-		dm_teardown();
+		ret = qc2_sites_load(ctl.cfg.sites_file, &ctl.sites, &err);
+		if (!ret) {
+			dm_setup();
+			ret = verb->run(&ctl, &err);
+			dm_teardown();
+			qc2_sites_free(ctl.sites);
+		}
 		qc2_config_free(&ctl.cfg);
 	}
 	if (ret) {

@@ -83,8 +83,6 @@ static const struct kernel_ops kernel_ops = {
  */
 static void protect_process(void)
 {
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-		log_warn("PR_SET_DUMPABLE: %s", strerror(errno));
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))
 		log_warn("PR_SET_IO_FLUSHER: %s; low memory may hold up disks",
 			 strerror(errno));
@@ -225,6 +223,8 @@ static int run(const char *config, struct qc2_err *err)
 
 	ret = qc2_config_load(config, &chaind.cfg, err);
 	if (!ret)
+		ret = qc2_sites_load(chaind.cfg.sites_file, &chaind.store_cfg.sites, err);
+	if (!ret)
 		ret = setup_event(err);
 	if (!ret)
 		ret = lock_run_dir(chaind.cfg.run_dir, err);
@@ -288,6 +288,9 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_open(debug);
+	/* No core dump has keys in it: libcurl and others keep copies of them. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		log_warn("PR_SET_DUMPABLE: %s", strerror(errno));
 	if (run(config, &err)) {
 		log_err("%s", err.msg);
 		return 1;

@@ -41,6 +41,7 @@ static const struct key {
 	{ "chain", "index_dir", KEY_PATH, FIELD(index_dir),
 	  .value = "/var/lib/qcow2chain/index" },
 	{ "store", "ca_file", KEY_TEXT, FIELD(ca_file), .value = "" },
+	{ "store", "sites_file", KEY_TEXT, FIELD(sites_file), .value = "" },
 	{ "store", "allow_local_addresses", KEY_BOOL,
 	  FIELD(allow_local_addresses), .value = "no" },
 	{ "store", "connections", KEY_NUMBER, FIELD(connections),
@@ -323,5 +324,6 @@ void qc2_config_free(struct qc2_config *cfg)
 		free(cfg->allow[i]);
 	free(cfg->allow);
 	free(cfg->ca_file);
+	free(cfg->sites_file);
 	memset(cfg, 0, sizeof(*cfg));
 }

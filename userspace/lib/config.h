@@ -32,6 +32,7 @@ struct qc2_config {
 	char *index_dir;		/* see index_file.h */
 	/* [store] */
 	char *ca_file;			/* NULL: those of the system */
+	char *sites_file;		/* NULL: the default one, see site.h */
 	bool allow_local_addresses;	/* a name may lead to this machine */
 	unsigned int connections;	/* at once, to all stores together */
 	unsigned int connect_timeout_s;

@@ -26,11 +26,13 @@
 
 #include "address.h"
 #include "err.h"
+#include "site.h"
 #include "source.h"
 
 /* The part of the configuration that stores need; see config.h. */
 struct qc2_store_config {
 	const char *ca_file;		/* NULL: those of the system */
+	struct qc2_sites *sites;	/* what the stores file says */
 	unsigned int connect_timeout_s;
 	unsigned int low_speed_time_s;
 	bool allow_local_addresses;	/* names may lead there, see address.h */
