@@ -159,6 +159,15 @@ static bool visible(const char *s)
 	return !*s;
 }
 
+/* qc2_url_prefix(), but a URL that may have a password in it is not shown. */
+static int set_prefix(const char *value, char **prefix, struct qc2_err *err)
+{
+	int ret = qc2_url_prefix(value, prefix, err);
+
+	return ret && strchr(value, '@') ?
+	       qc2_fail(err, -ret, "not the URL of a store; it must have no user or password") : ret;
+}
+
 static int set_text(const char *value, char **field, struct qc2_err *err)
 {
 	*field = strdup(value);
@@ -179,7 +188,7 @@ static int set_endpoint(const char *value, char **endpoint, struct qc2_err *err)
 
 	if (strncmp(value, "http://", 7) && strncmp(value, "https://", 8))
 		return qc2_fail(err, EINVAL, "does not begin with https:// or http://");
-	ret = qc2_url_prefix(value, endpoint, err);
+	ret = set_prefix(value, endpoint, err);
 	if (ret)
 		return ret;
 	len = strlen(*endpoint);
@@ -263,7 +272,7 @@ static int add_replica(struct section *section, const char *value, struct qc2_er
 		return qc2_fail(err, EINVAL,
 			"the section is for all %s URLs; a replica is that of a folder or bucket",
 			section->scheme->start);
-	ret = qc2_url_prefix(value, &prefix, err);
+	ret = set_prefix(value, &prefix, err);
 	if (ret)
 		return ret;
 	if (!strcmp(prefix, site->prefix)) {
@@ -499,7 +508,7 @@ static int begin_section(struct qc2_sites *sites, struct section *section, const
 		prefix = strdup(name);
 		ret = prefix ? 0 : no_memory(err);
 	} else {
-		ret = qc2_url_prefix(name, &prefix, err);
+		ret = set_prefix(name, &prefix, err);
 	}
 	if (ret)
 		return ret;
