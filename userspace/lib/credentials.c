@@ -268,7 +268,7 @@ int qc2_credentials_refresh(struct qc2_credentials *creds, struct qc2_err *err)
 		round = creds->round;
 		while (creds->round == round)
 			pthread_cond_wait(&creds->done, &creds->lock);
-	} else if (!pausing(creds, now)) {
+	} else if (!pausing(creds, now) && (!valid(creds->keys, now) || now >= creds->due)) {
 		creds->refreshing = true;
 		ever = creds->ever;
 		pthread_mutex_unlock(&creds->lock);

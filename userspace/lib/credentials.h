@@ -110,8 +110,8 @@ bool qc2_credentials_due(struct qc2_credentials *creds);
  * qc2_credentials_refresh() - get new keys
  *
  * Blocks for a bounded time (half a minute at most for each source that is
- * asked).  While one thread does it, others wait for its result and share it.
- * Shortly after a failure it fails again, with the same text, without asking
+ * asked).  While one thread does it, others wait for its result and share it; one
+ * that comes later still finds them new enough.  Shortly after a failure it fails again, with the same text, without asking
  * anybody.
  *
  * Return: 0 if qc2_credentials_get() has valid keys now, be it the old ones since the
