@@ -9,11 +9,11 @@
 #include <string.h>
 #include <time.h>
 
-#include <expat.h>
 #include <jansson.h>
 
 #include "credentials_source.h"
 #include "secret.h"
+#include "xml.h"
 
 /* What may be in a header without meaning anything else: visible ASCII. */
 static bool visible(const char *s)
@@ -132,101 +132,40 @@ int qc2_creds_parse_json(const char *text, size_t len, const char *token, bool v
 
 enum { XML_ID, XML_SECRET, XML_TOKEN, XML_EXPIRATION, XML_CODE, NR_XML };
 
-static const struct wanted {
-	const char *parent, *name;
-} wanted[NR_XML] = {
-	[XML_ID] = { "Credentials", "AccessKeyId" },
-	[XML_SECRET] = { "Credentials", "SecretAccessKey" },
-	[XML_TOKEN] = { "Credentials", "SessionToken" },
-	[XML_EXPIRATION] = { "Credentials", "Expiration" },
-	[XML_CODE] = { "Error", "Code" },
+#define STS	"AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/Credentials/"
+
+static const char *const paths[NR_XML] = {
+	[XML_ID] = STS "AccessKeyId",
+	[XML_SECRET] = STS "SecretAccessKey",
+	[XML_TOKEN] = STS "SessionToken",
+	[XML_EXPIRATION] = STS "Expiration",
+	[XML_CODE] = "ErrorResponse/Error/Code",
 };
 
-#define MAX_DEPTH	8
-
-/* One run of the parser.  The texts have room for all of an answer. */
+/* What was found in an answer; the texts together are no longer than the answer. */
 struct xml {
-	XML_Parser parser;
-	char names[MAX_DEPTH][24];	/* of the elements that are open; cut */
-	unsigned int depth;
-	char *text[NR_XML];		/* NULL: was not there */
-	int field;			/* whose text comes now, or -1 */
-	char *next;			/* free memory for texts */
-	char *end;
+	const char *text[NR_XML];	/* NULL: was not there */
+	char *next;			/* room for the next text */
 };
 
-static void on_start(void *arg, const XML_Char *name, const XML_Char **attributes)
+static int on_element(void *arg, const char *path, const char *text)
 {
 	struct xml *xml = arg;
-	const char *parent;
 
-	xml->field = -1;
-	if (xml->depth == MAX_DEPTH) {
-		XML_StopParser(xml->parser, XML_FALSE);
-		return;
-	}
-	parent = xml->depth ? xml->names[xml->depth - 1] : "";
 	for (int i = 0; i < NR_XML; i++) {
-		if (!strcmp(name, wanted[i].name) && !strcmp(parent, wanted[i].parent) &&
-		    !xml->text[i] && xml->next < xml->end) {
-			xml->field = i;
-			xml->text[i] = xml->next++;	/* a NUL, as all that is free */
+		if (!xml->text[i] && !strcmp(path, paths[i])) {
+			xml->text[i] = xml->next;
+			xml->next = stpcpy(xml->next, text) + 1;
 		}
 	}
-	snprintf(xml->names[xml->depth++], sizeof(xml->names[0]), "%s", name);
+	return 0;
 }
 
-static void on_end(void *arg, const XML_Char *name)
-{
-	struct xml *xml = arg;
-
-	xml->depth--;
-	xml->field = -1;
-}
-
-static void on_text(void *arg, const XML_Char *text, int len)
-{
-	struct xml *xml = arg;
-
-	if (xml->field < 0)
-		return;
-	if (len > xml->end - xml->next) {
-		XML_StopParser(xml->parser, XML_FALSE);
-		return;
-	}
-	/* In front of the NUL behind what is there. */
-	memcpy(xml->next - 1, text, len);
-	xml->next += len;
-}
-
-/* No answer has one; and it is where entities are made that grow. */
-static void on_doctype(void *arg, const XML_Char *name, const XML_Char *sysid,
-		       const XML_Char *pubid, int has_subset)
-{
-	struct xml *xml = arg;
-
-	XML_StopParser(xml->parser, XML_FALSE);
-}
-
-/* Reads an answer of @len bytes into @memory, which is zeroed and has @len + NR_XML. */
+/* @memory has @len + NR_XML bytes. */
 static bool read_xml(struct xml *xml, const char *text, size_t len, char *memory)
 {
-	bool ok;
-
-	memset(xml, 0, sizeof(*xml));
-	xml->field = -1;
-	xml->next = memory;
-	xml->end = memory + len + NR_XML;
-	xml->parser = XML_ParserCreate(NULL);
-	if (!xml->parser)
-		return false;
-	XML_SetUserData(xml->parser, xml);
-	XML_SetElementHandler(xml->parser, on_start, on_end);
-	XML_SetCharacterDataHandler(xml->parser, on_text);
-	XML_SetStartDoctypeDeclHandler(xml->parser, on_doctype);
-	ok = XML_Parse(xml->parser, text, len, 1) == XML_STATUS_OK;
-	XML_ParserFree(xml->parser);
-	return ok;
+	*xml = (struct xml){ .next = memory };
+	return !qc2_xml_parse(text, len, on_element, xml);
 }
 
 static int keys_from_xml(const struct xml *xml, int64_t now, struct qc2_keys **keys,
