@@ -19,6 +19,9 @@
 
 #define SECRET	"wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 #define NOW	1767225600LL		/* 2026-01-01T00:00:00Z */
+/* More than a line of inih has. */
+#define TEN	"0123456789"
+#define LONG	TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
 #define LATER	"2026-01-01T01:00:00Z"
 
 static char dir[] = "/tmp/qc2-credentials.XXXXXX";
@@ -277,7 +280,7 @@ static void test_profile(void **state)
 	setenv("AWS_SHARED_CREDENTIALS_FILE", file("credentials",
 		"# mine\n[default]\naws_access_key_id=ID0\naws_secret_access_key = " SECRET "\n"
 		"[long] # comment\naws_access_key_id = ID1\naws_secret_access_key = s1\n"
-		"aws_session_token = 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n"
+		"aws_session_token = " LONG "\n"
 		"[half]\naws_access_key_id = ID2\naws_secret_access_key = s2\n"), 1);
 	setenv("AWS_CONFIG_FILE", file("config",
 		"[default]\naws_access_key_id = IDX\naws_secret_access_key = sX\n"
@@ -289,10 +292,11 @@ static void test_profile(void **state)
 		"[profile source]\nrole_arn = arn:x\nsource_profile = default\n"
 		"[profile sso]\nsso_session = x\n"
 		"[profile run]\n"
-		"credential_process = sh -c 'echo \"$0\"' '{\"Version\": 1, \"AccessKeyId\": \"ID4\", \"SecretAccessKey\": \"s4\"}'\n"), 1);
+		"credential_process = sh -c 'echo \"$0\"' '{\"Version\": 1, "
+		"\"AccessKeyId\": \"ID4\", \"SecretAccessKey\": \"s4\"}'\n"), 1);
 	gives_cfg(&cfg, "ID0", SECRET, NULL, 0);
 	setenv("AWS_PROFILE", "long", 1);
-	gives_cfg(&cfg, "ID1", "s1", "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789", 0);
+	gives_cfg(&cfg, "ID1", "s1", LONG, 0);
 	cfg.profile = "half";
 	gives_cfg(&cfg, "ID2", "s2", NULL, 0);
 	cfg.profile = "with space";
@@ -742,6 +746,9 @@ static void test_time(void **state)
 		assert_int_equal(qc2_creds_time(bad[i]), -1);
 }
 
+#define RENEWED	"{\"AccessKeyId\": \"I2\", \"SecretAccessKey\": \"s\", \"Token\": \"t\", "	\
+	"\"Expiration\": \"2026-01-01T09:00:00Z\"}"
+
 static void test_expiry(void **state)
 {
 	static const struct answer fails_now[] = { { "PUT ", "500 Broken", "" }, { } };
@@ -803,7 +810,7 @@ static void test_expiry(void **state)
 
 	/* The source is back. */
 	memcpy(renewed, instance, sizeof(renewed));
-	renewed[2].body = "{\"AccessKeyId\": \"I2\", \"SecretAccessKey\": \"s\", \"Token\": \"t\", \"Expiration\": \"2026-01-01T09:00:00Z\"}";
+	renewed[2].body = RENEWED;
 	expect(renewed);
 	now += 60;
 	assert_true(qc2_credentials_due(creds));
@@ -858,7 +865,7 @@ static void test_reject(void **state)
 
 	/* New ones, which a late rejection of the old ones does not touch. */
 	memcpy(renewed, instance, sizeof(renewed));
-	renewed[2].body = "{\"AccessKeyId\": \"I2\", \"SecretAccessKey\": \"s\", \"Token\": \"t\", \"Expiration\": \"2026-01-01T09:00:00Z\"}";
+	renewed[2].body = RENEWED;
 	expect(renewed);
 	now += 1;
 	assert_ok(qc2_credentials_refresh(creds, &err), err);

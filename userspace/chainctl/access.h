@@ -14,6 +14,7 @@ struct chain_access {
 	struct qc2_store *store;	/* the caller frees it */
 };
 
+/* Once in a process; the stores file stays in @ctl. */
 int chain_access(struct ctl *ctl, struct chain_access *access, struct qc2_err *err);
 
 #endif

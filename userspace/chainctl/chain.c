@@ -22,6 +22,12 @@
 
 int chain_access(struct ctl *ctl, struct chain_access *access, struct qc2_err *err)
 {
+	int ret;
+
+	/* Not for all verbs: who may use the daemon's socket need not be able to read it. */
+	ret = qc2_sites_load(ctl->cfg.sites_file, &ctl->sites, err);
+	if (ret)
+		return ret;
 	*access = (struct chain_access){
 		.cfg = {
 			.ca_file = ctl->cfg.ca_file,

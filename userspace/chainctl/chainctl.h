@@ -39,7 +39,7 @@ enum {
 
 struct ctl {
 	struct qc2_config cfg;
-	struct qc2_sites *sites;	/* what the stores file says */
+	struct qc2_sites *sites;	/* NULL until chain_access() */
 	const char *verb;	/* as errors name it */
 	const char *arg[2];	/* what follows the verb; NULL if not given */
 	bool json;

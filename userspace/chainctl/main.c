@@ -425,13 +425,10 @@ int main(int argc, char **argv)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	ret = qc2_config_load(config, &ctl.cfg, &err);
 	if (!ret) {
-		ret = qc2_sites_load(ctl.cfg.sites_file, &ctl.sites, &err);
-		if (!ret) {
-			dm_setup();
-			ret = verb->run(&ctl, &err);
-			dm_teardown();
-			qc2_sites_free(ctl.sites);
-		}
+		dm_setup();
+		ret = verb->run(&ctl, &err);
+		dm_teardown();
+		qc2_sites_free(ctl.sites);
 		qc2_config_free(&ctl.cfg);
 	}
 	if (ret) {

@@ -64,7 +64,7 @@ static bool is_profile(char *section, const char *name, bool config)
 		return false;
 	section += 7 + strspn(section + 7, " \t");
 	len = strlen(section);
-	if (len >= 2 && (section[0] == '"' || section[0] == '\'') && section[len - 1] == section[0]) {
+	if (len >= 2 && strchr("\"'", section[0]) && section[len - 1] == section[0]) {
 		section[len - 1] = '\0';
 		section++;
 	}

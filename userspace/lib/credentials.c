@@ -235,9 +235,9 @@ static void succeed(struct qc2_credentials *creds, struct qc2_keys *keys, int64_
 		 */
 		if (!creds->rejected_again) {
 			creds->rejected_again = true;
-			fail(creds, qc2_fail(&err, EACCES,
-				"the store says that the keys have expired, and there are no others yet"),
-			     &err, now);
+			qc2_fail(&err, EACCES,
+				 "the store says that the keys have expired, and there are no others yet");
+			fail(creds, -EACCES, &err, now);
 			qc2_keys_unref(keys);
 			return;
 		}

@@ -55,7 +55,7 @@ struct qc2_keys *qc2_keys_ref(struct qc2_keys *keys);
 void qc2_keys_unref(struct qc2_keys *keys);	/* NULL is fine */
 
 enum qc2_credentials_kind {
-	QC2_CREDENTIALS_AUTO,		/* the first of the others (not KEYS, PROCESS) that is set up */
+	QC2_CREDENTIALS_AUTO,		/* the first that is set up: credentials.c */
 	QC2_CREDENTIALS_KEYS,		/* as configured */
 	QC2_CREDENTIALS_ENV,
 	QC2_CREDENTIALS_PROFILE,	/* of AWS's files */
@@ -111,8 +111,8 @@ bool qc2_credentials_due(struct qc2_credentials *creds);
  *
  * Blocks for a bounded time (half a minute at most for each source that is
  * asked).  While one thread does it, others wait for its result and share it; one
- * that comes later still finds them new enough.  Shortly after a failure it fails again, with the same text, without asking
- * anybody.
+ * that comes later still finds them new enough.  Shortly after a failure it fails
+ * again, with the same text, without asking anybody.
  *
  * Return: 0 if qc2_credentials_get() has valid keys now, be it the old ones since the
  * refresh failed; else a negative errno with @err saying which source was asked, and

@@ -236,6 +236,8 @@ int qc2_creds_container(const struct qc2_credentials_config *cfg, int64_t now,
 /* --- instance: IMDSv2 only ------------------------------------------------------- */
 
 #define ROLES	"/latest/meta-data/iam/security-credentials/"
+/* What the name of a role may have in it. */
+#define ROLE	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-"
 
 struct imds {
 	const char *base;
@@ -298,15 +300,15 @@ static int imds_token(struct imds *imds, char **header, struct qc2_err *err)
 		       "X-aws-ec2-metadata-token-ttl-seconds: 300", &token, &len, err);
 	if (ret)
 		return ret;
-	*header = NULL;
-	if (!len || len > MAX_TOKEN || token[strcspn(token, "\r\n")] || strlen(token) != len)
-		ret = qc2_fail(err, EAGAIN, "%s: gives no usable token", imds->req.what);
-	else if (!(*header = qc2_secret_alloc(len + 64)))
-		ret = qc2_fail(err, ENOMEM, "out of memory");
-	else
+	if (!len || len > MAX_TOKEN || token[strcspn(token, "\r\n")] || strlen(token) != len) {
+		qc2_secret_free(token);
+		return qc2_fail(err, EAGAIN, "%s: gives no usable token", imds->req.what);
+	}
+	*header = qc2_secret_alloc(len + 64);
+	if (*header)
 		stpcpy(stpcpy(*header, "X-aws-ec2-metadata-token: "), token);
 	qc2_secret_free(token);
-	return ret;
+	return *header ? 0 : qc2_fail(err, ENOMEM, "out of memory");
 }
 
 int qc2_creds_instance(const struct qc2_credentials_config *cfg, int64_t now,
@@ -326,8 +328,7 @@ int qc2_creds_instance(const struct qc2_credentials_config *cfg, int64_t now,
 	if (!ret) {
 		len = strcspn(text, "\r\n");
 		/* It becomes a part of a path. */
-		if (!len || len >= sizeof(role) || strspn(text,
-			"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-") != len)
+		if (!len || len >= sizeof(role) || strspn(text, ROLE) != len)
 			ret = qc2_fail(err, EAGAIN, "%s: names no role", imds.req.what);
 		else
 			stpcpy(mempcpy(role, text, len), "");

@@ -164,8 +164,9 @@ static int set_prefix(const char *value, char **prefix, struct qc2_err *err)
 {
 	int ret = qc2_url_prefix(value, prefix, err);
 
-	return ret && strchr(value, '@') ?
-	       qc2_fail(err, -ret, "not the URL of a store; it must have no user or password") : ret;
+	if (ret && strchr(value, '@'))
+		qc2_fail(err, -ret, "not the URL of a store; it must have no user or password");
+	return ret;
 }
 
 static int set_text(const char *value, char **field, struct qc2_err *err)
@@ -571,7 +572,8 @@ static int read_sites(struct qc2_sites *sites, const char *path, char *text, str
 		if (item == QC2_INI_KEY) {
 			ret = read_key(&section, &ini, err);
 		} else if (item == QC2_INI_OTHER) {
-			ret = qc2_fail(err, EINVAL, "neither [section] nor KEY = VALUE nor comment");
+			ret = qc2_fail(err, EINVAL,
+				       "neither [section] nor KEY = VALUE nor comment");
 		} else {
 			if (section.site) {
 				ret = finish_section(&section, err);
@@ -665,7 +667,9 @@ void qc2_site_region(struct qc2_site *site, char buf[QC2_REGION_LEN])
 	const char *region = site->region ? site->region : "";
 
 	pthread_mutex_lock(&site->lock);
-	snprintf(buf, QC2_REGION_LEN, "%s", site->learned_region[0] ? site->learned_region : region);
+	if (site->learned_region[0])
+		region = site->learned_region;
+	snprintf(buf, QC2_REGION_LEN, "%s", region);
 	pthread_mutex_unlock(&site->lock);
 }
 
