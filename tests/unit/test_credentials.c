@@ -41,12 +41,12 @@ struct answer {
 };
 
 static struct {
-	const struct answer *answers;	/* the first that fits is taken */
 	int listener;
 	pthread_t thread;
 	char url[64];
 	pthread_mutex_t lock;		/* of what follows */
 	pthread_cond_t change;
+	const struct answer *answers;	/* the first that fits is taken */
 	unsigned int requests;
 	bool hold;			/* answers wait */
 	char seen[8][8192];		/* requests with their bodies */
@@ -71,12 +71,12 @@ static bool read_request(int fd, char *buf, size_t size)
 	return true;
 }
 
-static void answer(int fd, const struct answer *a)
+static void answer(int fd, const char *request, const struct answer *a)
 {
 	char *text;
 	int len;
 
-	while (a->request && strncmp(server.seen[0], a->request, strlen(a->request)))
+	while (a->request && strncmp(request, a->request, strlen(a->request)))
 		a++;
 	if (a->request && !a->status) {
 		char c;
@@ -104,6 +104,7 @@ static void answer(int fd, const struct answer *a)
 static void *serve(void *arg)
 {
 	static char buf[sizeof(server.seen[0])];
+	const struct answer *answers;
 	int fd;
 
 	while ((fd = accept(server.listener, NULL, NULL)) >= 0) {
@@ -115,8 +116,9 @@ static void *serve(void *arg)
 			pthread_cond_broadcast(&server.change);
 			while (server.hold)
 				pthread_cond_wait(&server.change, &server.lock);
+			answers = server.answers;
 			pthread_mutex_unlock(&server.lock);
-			answer(fd, server.answers);
+			answer(fd, buf, answers);
 		}
 		close(fd);
 	}
@@ -125,9 +127,11 @@ static void *serve(void *arg)
 
 static void expect(const struct answer *answers)
 {
+	pthread_mutex_lock(&server.lock);
 	server.answers = answers;
 	server.requests = 0;
 	memset(server.seen, 0, sizeof(server.seen));
+	pthread_mutex_unlock(&server.lock);
 }
 
 /* --- files and sources ------------------------------------------------------------ */
@@ -284,11 +288,11 @@ static void test_profile(void **state)
 		"[half]\naws_access_key_id = ID2\naws_secret_access_key = s2\n"), 1);
 	setenv("AWS_CONFIG_FILE", file("config",
 		"[default]\naws_access_key_id = IDX\naws_secret_access_key = sX\n"
-		"s3 =\n  aws_access_key_id = nested\n"
+		"aws_session_token = tX\n"
 		"[profile half]\naws_session_token = other\nregion = x\n"
 		"[half]\naws_access_key_id = IDY\n"
 		"[profile \"with space\"]\naws_access_key_id = ID3\naws_secret_access_key = s3\n"
-		"[profile none]\nregion = x\n"
+		"[profile none]\nregion = x\ns3 =\n  aws_access_key_id = nested\n"
 		"[profile source]\nrole_arn = arn:x\nsource_profile = default\n"
 		"[profile sso]\nsso_session = x\n"
 		"[profile run]\n"
@@ -921,7 +925,9 @@ static void run_crowd(const struct answer *answers)
 	crowd.creds = qc2_credentials_new(&cfg);
 	crowd.good = crowd.denied = 0;
 	expect(answers);
+	pthread_mutex_lock(&server.lock);
 	server.hold = true;
+	pthread_mutex_unlock(&server.lock);
 	for (int i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, refresh_thread, NULL), 0);
 	/* One has asked.  Nobody else should start now. */
