@@ -22,7 +22,7 @@ static void check(struct qc2_sites *sites, const char *url)
 	assert(!site->endpoint || !strncmp(site->endpoint, "http", 4));
 	assert(!site->endpoint || site->endpoint[strlen(site->endpoint) - 1] != '/');
 	assert(!site->ca_file || site->ca_file[0] == '/');
-	qc2_site_region(site, region);
+	qc2_site_region(site, url, region);
 	for (size_t i = 0; i < site->nr_replicas; i++) {
 		assert(!qc2_url_prefix(site->replicas[i], &again, &err));
 		assert(!strcmp(site->replicas[i], again));

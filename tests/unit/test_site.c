@@ -97,7 +97,7 @@ static void test_defaults(void **state)
 	assert_null(s3->endpoint);
 	assert_true(s3->virtual_host && s3->http2);
 	assert_non_null(s3->creds);
-	qc2_site_region(s3, region);
+	qc2_site_region(s3, "s3://bucket/image", region);
 	assert_string_equal(region, "us-east-1");
 	assert_string_equal(qc2_sites_find(sites, "azure://acct/c/b")->prefix, "azure://");
 	assert_null(qc2_sites_find(sites, "azure://acct/c/b")->creds);
@@ -206,14 +206,22 @@ static void test_region(void **state)
 	setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
 	unlink(config);
 
-	assert_false(qc2_site_learn_region(site, "from-env"));
-	assert_false(qc2_site_learn_region(site, "../x"));
-	assert_false(qc2_site_learn_region(site, ""));
-	assert_true(qc2_site_learn_region(site, "eu-west-1"));
-	assert_false(qc2_site_learn_region(site, "eu-west-1"));
-	qc2_site_region(site, region);
+	assert_false(qc2_site_learn_region(site, "s3://ccc/i", "../x"));
+	assert_false(qc2_site_learn_region(site, "s3://ccc/i", ""));
+	assert_true(qc2_site_learn_region(site, "s3://ccc/i", "eu-west-1"));
+	assert_true(qc2_site_learn_region(site, "s3://ddd/i", "eu-west-2"));
+	qc2_site_region(site, "s3://ccc/other", region);
 	assert_string_equal(region, "eu-west-1");
-	assert_true(qc2_site_learn_region(site, "from-env"));
+	qc2_site_region(site, "s3://ddd/i", region);
+	assert_string_equal(region, "eu-west-2");
+	qc2_site_region(site, "s3://eee/i", region);
+	assert_string_equal(region, "from-env");
+	/* More buckets than have room. */
+	for (char name[] = "s3://xxa/i"; name[7] <= 'z'; name[7]++) {
+		assert_true(qc2_site_learn_region(site, name, "r"));
+		qc2_site_region(site, name, region);
+		assert_string_equal(region, "r");
+	}
 	qc2_sites_free(sites);
 }
 

@@ -662,31 +662,54 @@ struct qc2_site *qc2_sites_find(struct qc2_sites *sites, const char *url)
 	return best ? best : sites->site[sites->nr - 1];
 }
 
-void qc2_site_region(struct qc2_site *site, char buf[QC2_REGION_LEN])
+static void bucket_of(const char *url, char bucket[QC2_BUCKET_LEN])
+{
+	const char *name = strstr(url, "://") + 3;
+
+	snprintf(bucket, QC2_BUCKET_LEN, "%.*s", (int)strcspn(name, "/"), name);
+}
+
+/* Its place among those that were learned, or -1; with the lock. */
+static int find_learned(const struct qc2_site *site, const char *bucket)
+{
+	unsigned int room = sizeof(site->learned) / sizeof(site->learned[0]);
+
+	for (unsigned int i = 0; i < site->nr_learned && i < room; i++)
+		if (!strcmp(site->learned[i].bucket, bucket))
+			return i;
+	return -1;
+}
+
+void qc2_site_region(struct qc2_site *site, const char *url, char buf[QC2_REGION_LEN])
 {
 	const char *region = site->region ? site->region : "";
+	char bucket[QC2_BUCKET_LEN];
+	int i;
 
+	bucket_of(url, bucket);
 	pthread_mutex_lock(&site->lock);
-	if (site->learned_region[0])
-		region = site->learned_region;
-	snprintf(buf, QC2_REGION_LEN, "%s", region);
+	i = find_learned(site, bucket);
+	snprintf(buf, QC2_REGION_LEN, "%s", i < 0 ? region : site->learned[i].region);
 	pthread_mutex_unlock(&site->lock);
 }
 
-bool qc2_site_learn_region(struct qc2_site *site, const char *region)
+bool qc2_site_learn_region(struct qc2_site *site, const char *url, const char *region)
 {
+	unsigned int room = sizeof(site->learned) / sizeof(site->learned[0]);
+	char bucket[QC2_BUCKET_LEN];
 	size_t len = strlen(region);
-	const char *used;
-	bool news;
+	int i;
 
 	if (!len || len >= QC2_REGION_LEN ||
 	    region[strspn(region, "abcdefghijklmnopqrstuvwxyz0123456789-")])
 		return false;
+	bucket_of(url, bucket);
 	pthread_mutex_lock(&site->lock);
-	used = site->learned_region[0] ? site->learned_region : site->region;
-	news = !used || strcmp(used, region);
-	if (news)
-		strcpy(site->learned_region, region);
+	i = find_learned(site, bucket);
+	if (i < 0)	/* in the place of the oldest */
+		i = site->nr_learned++ % room;
+	strcpy(site->learned[i].bucket, bucket);
+	strcpy(site->learned[i].region, region);
 	pthread_mutex_unlock(&site->lock);
-	return news;
+	return true;
 }

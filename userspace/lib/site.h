@@ -23,6 +23,7 @@
 
 #define QC2_SITES_DEFAULT_PATH	"/etc/qcow2chain/stores.conf"
 #define QC2_REGION_LEN		64	/* with the NUL */
+#define QC2_BUCKET_LEN		64
 
 /**
  * struct qc2_site - one section of the stores file, or the default of a scheme
@@ -57,7 +58,12 @@ struct qc2_site {
 	/* What answers taught; see the functions below. */
 	_Atomic int64_t clock_offset;	/* the store's clock minus ours, seconds */
 	pthread_mutex_t lock;
-	char learned_region[QC2_REGION_LEN];	/* under @lock; "": nothing */
+	/* Under @lock: regions of buckets, the last ones that were learned. */
+	struct {
+		char bucket[QC2_BUCKET_LEN];
+		char region[QC2_REGION_LEN];
+	} learned[16];
+	unsigned int nr_learned;
 };
 
 struct qc2_sites;
@@ -87,16 +93,17 @@ struct qc2_site *qc2_sites_find(struct qc2_sites *sites, const char *url);
 
 /**
  * qc2_site_region() - the region to sign for
+ * @url: canonical s3:// URL in the site; each bucket may be in another region
  * @buf: takes what was learned, else what is configured
  */
-void qc2_site_region(struct qc2_site *site, char buf[QC2_REGION_LEN]);
+void qc2_site_region(struct qc2_site *site, const char *url, char buf[QC2_REGION_LEN]);
 
 /**
- * qc2_site_learn_region() - a store named its region in an answer
+ * qc2_site_learn_region() - a store named the region of a bucket in an answer
+ * @url: canonical s3:// URL
  *
- * Return: true if that is news; false if it is what was used, or no plausible name of a
- * region (1 to 63 of a-z, 0-9 and '-').
+ * Return: true if it is a plausible name of a region (1 to 63 of a-z, 0-9 and '-').
  */
-bool qc2_site_learn_region(struct qc2_site *site, const char *region);
+bool qc2_site_learn_region(struct qc2_site *site, const char *url, const char *region);
 
 #endif
