@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What an HTTP server answers to a GET.  The input has the range and what is
- * known of the object, and then the answer, which is sent before libcurl asks.
+ * What a web server or S3 answers to a GET.  The input has the range and what is
+ * known of the object, and then the answer, which is sent before libcurl asks, and again
+ * if it redirects.
  */
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -55,18 +58,39 @@ static int on_connected(void *arg, char *to, char *from, int to_port, int from_p
 	struct server *server = arg;
 	size_t len = server->answer.len;
 
+	if (server->conn >= 0)
+		close(server->conn);
 	server->conn = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
 	assert(server->conn >= 0);
-	assert(write(server->conn, server->answer.p, len) == (ssize_t)len);
+	assert(send(server->conn, server->answer.p, len, MSG_NOSIGNAL) == (ssize_t)len);
 	assert(!shutdown(server->conn, SHUT_WR));
 	return CURL_PREREQFUNC_OK;
+}
+
+/* With keys for S3, at an address that is not used. */
+static struct qc2_sites *make_sites(void)
+{
+	static const char text[] =
+		"[s3://bucket/]\nendpoint = http://127.0.0.1\naccess_key = AKID\nsecret_key = key\n";
+	int fd = memfd_create("sites", MFD_CLOEXEC);
+	struct qc2_sites *sites;
+	char path[32];
+
+	assert(fd >= 0 && !fchmod(fd, 0600) &&
+	       write(fd, text, sizeof(text) - 1) == sizeof(text) - 1);
+	sprintf(path, "/proc/self/fd/%d", fd);
+	assert(!qc2_sites_load(path, &sites, NULL));
+	close(fd);
+	return sites;
 }
 
 static void check(const struct qc2_get *get, const struct sink *sink, bool opening,
 		  uint64_t asked, int ret, const struct qc2_err *err)
 {
+	assert(get->retry_after_ms <= 60000);
 	if (ret) {
 		assert(ret < 0 && strstr(err->msg, get->url));
+		assert(ret == -EAGAIN || !(get->corrected || get->needs_keys || get->throttled));
 		return;
 	}
 	assert(sink->got == get->len && get->got == get->len);
@@ -84,31 +108,37 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		NULL, "\"v1\"", "W/\"v1\"",
 		"Last-Modified Sat, 01 Nov 2025 10:00:00 GMT",
 	};
-	static const struct qc2_store_config cfg = {
+	static struct qc2_store_config cfg = {
 		.connect_timeout_s = 10, .low_speed_time_s = 10,
 	};
+	static const char *const urls[] = { "http://127.0.0.1/x", "s3://bucket/x" };
 	static struct server server;
 	static bool started;
 	struct input in = { data, size };
 	struct sink sink = { .got = 0 };
 	struct qc2_get get = {
-		.url = "http://127.0.0.1/x",
 		.offset = take(&in, 2),
 		.len = take(&in, 2) % sizeof(sink.buf) + 1,
-		.version = versions[take(&in, 1) % 4],
 		.data = to_sink,
 		.arg = &sink,
 	};
+	unsigned int what = take(&in, 1);
 	struct qc2_err err = { "" };
 	CURL *easy;
 	int ret;
 
+	get.version = versions[what % 4];
+	get.url = urls[what / 4 % 2];
 	sink.len = get.len;
 	if (get.version)
 		get.size = get.offset + get.len + take(&in, 2);
 	if (!started)
 		server_init(&server);
 	started = true;
+	/* New ones: what an answer teaches is none of the next input. */
+	cfg.sites = make_sites();
+	if (!strncmp(get.url, "s3:", 3))
+		assert(!qc2_credentials_refresh(qc2_sites_find(cfg.sites, get.url)->creds, &err));
 	easy = curl_easy_init();
 	assert(easy);
 	server.conn = -1;
@@ -116,6 +146,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(!qc2_get_prepare(&get, easy, &cfg, &err));
 	curl_easy_setopt(easy, CURLOPT_ABSTRACT_UNIX_SOCKET, server.addr.sun_path + 1);
 	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+	/* Nobody would answer to TLS. */
+	curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http");
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
 	curl_easy_setopt(easy, CURLOPT_PREREQDATA, &server);
 	ret = qc2_get_finish(&get, curl_easy_perform(easy), &err);
@@ -124,5 +156,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	curl_easy_cleanup(easy);
 	check(&get, &sink, !get.version, sink.len, ret, &err);
 	qc2_get_cleanup(&get);
+	qc2_sites_free(cfg.sites);
 	return 0;
 }

@@ -1,84 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The synchronous reader, and a server whose answers are made by hand. */
-#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <netdb.h>
-#include <pthread.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "server.h"
 #include "store.h"
 #include "testing.h"
-
-/* One thread serves one connection after another with the answers in turn. */
-struct server {
-	const char *const *answers;	/* NULL ends them */
-	int listener;
-	unsigned int connections;
-	pthread_t thread;
-	char url[64];
-};
-
-static bool read_request(int fd)
-{
-	char buf[4096];
-	size_t len = 0;
-	ssize_t n;
-
-	do {
-		n = recv(fd, buf + len, sizeof(buf) - 1 - len, 0);
-		if (n <= 0)
-			return false;
-		len += n;
-		buf[len] = '\0';
-	} while (!strstr(buf, "\r\n\r\n"));
-	return true;
-}
-
-static void *serve(void *arg)
-{
-	struct server *server = arg;
-	int fd;
-
-	while ((fd = accept(server->listener, NULL, NULL)) >= 0) {
-		server->connections++;
-		while (read_request(fd) && *server->answers) {
-			size_t len = strlen(*server->answers);
-
-			if (send(fd, *server->answers++, len, MSG_NOSIGNAL) !=
-			    (ssize_t)len)
-				break;
-		}
-		close(fd);
-	}
-	return NULL;
-}
-
-static void server_start(struct server *server, const char *const *answers)
-{
-	struct sockaddr_in addr = {
-		.sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	socklen_t len = sizeof(addr);
-
-	*server = (struct server){ .answers = answers };
-	server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(server->listener, (void *)&addr, len), 0);
-	assert_int_equal(listen(server->listener, 8), 0);
-	assert_int_equal(getsockname(server->listener, (void *)&addr, &len), 0);
-	sprintf(server->url, "http://127.0.0.1:%u/image", ntohs(addr.sin_port));
-	assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
-}
-
-/* After the store's connections were closed. */
-static void server_stop(struct server *server)
-{
-	shutdown(server->listener, SHUT_RDWR);
-	pthread_join(server->thread, NULL);
-	close(server->listener);
-}
 
 #define HEADERS	"Content-Range: bytes 0-7/8\r\nETag: \"v1\"\r\nContent-Length: 8\r\n"
 

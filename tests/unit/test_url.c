@@ -141,6 +141,10 @@ static void test_keys(void **state)
 		free(key);
 		free(url);
 	}
+	assert_ok(qc2_url_from_key("azure://account/c/x/", "a/b c", &url, &err), err);
+	assert_string_equal(url, "azure://account/c/a/b%20c");
+	free(url);
+	assert_true(qc2_url_from_key("azure://account/c/x/", "../d/x", &url, &err) < 0);
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_true(qc2_url_from_key("s3://bucket/x/y", bad[i], &url, &err) < 0);
 }

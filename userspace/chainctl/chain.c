@@ -35,6 +35,8 @@ int chain_access(struct ctl *ctl, struct chain_access *access, struct qc2_err *e
 			.connect_timeout_s = ctl->cfg.connect_timeout_s,
 			.low_speed_time_s = ctl->cfg.low_speed_time_s,
 			.allow_local_addresses = ctl->cfg.allow_local_addresses,
+			.allow = (const char *const *)ctl->cfg.allow,
+			.nr_allow = ctl->cfg.nr_allow,
 		},
 		.limits = {
 			.max_depth = ctl->cfg.max_depth,

@@ -17,6 +17,7 @@
 #include "access.h"
 #include "manifest.h"
 #include "packed.h"
+#include "store_ops.h"
 
 #define SCHEMA		1
 #define NR_READERS	8
@@ -367,7 +368,7 @@ static int write_manifest(struct ctl *ctl, const struct chain_access *access,
 		if (!ret)
 			ret = compare_file(ctl->output, buf, len, err);
 	} else {
-		ret = qc2_put(&access->cfg, url, buf, len, err);
+		ret = qc2_put(&access->cfg, url, buf, len, NULL, NULL, err);
 		if (!ret)
 			ret = compare_url(access->store, url, buf, len, err);
 	}

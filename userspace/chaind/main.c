@@ -179,6 +179,8 @@ static int setup_parts(struct qc2_err *err)
 	chaind.store_cfg.connect_timeout_s = chaind.cfg.connect_timeout_s;
 	chaind.store_cfg.low_speed_time_s = chaind.cfg.low_speed_time_s;
 	chaind.store_cfg.allow_local_addresses = chaind.cfg.allow_local_addresses;
+	chaind.store_cfg.allow = (const char *const *)chaind.cfg.allow;
+	chaind.store_cfg.nr_allow = chaind.cfg.nr_allow;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT))
 		return qc2_fail(err, EIO, "libcurl: cannot be set up");
 	ret = cache_open(&chaind.cache, chaind.event, chaind.cfg.cache_path,

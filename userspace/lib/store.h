@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Stores: objects behind file://, http:// and https:// URLs, read by ranged
- * GETs through libcurl.
+ * Stores: objects behind file://, http://, https://, s3:// and azure:// URLs, read by
+ * ranged GETs through libcurl.  What else can be done with objects is in store_ops.h.
  *
  * struct qc2_get is one such GET.  It sets an easy handle up and judges the
  * answer before a byte of it is passed on, so that whoever moves the data (the
@@ -24,27 +24,19 @@
 
 #include <curl/curl.h>
 
-#include "address.h"
 #include "err.h"
-#include "site.h"
 #include "source.h"
+#include "store_type.h"
 
 /* The part of the configuration that stores need; see config.h. */
 struct qc2_store_config {
 	const char *ca_file;		/* NULL: those of the system */
-	struct qc2_sites *sites;	/* what the stores file says */
+	struct qc2_sites *sites;	/* what the stores file says; NULL: only files and web servers */
 	unsigned int connect_timeout_s;
 	unsigned int low_speed_time_s;
 	bool allow_local_addresses;	/* names may lead there, see address.h */
-};
-
-/* What the headers of an answer said. */
-struct qc2_answer {
-	uint64_t first, last, total;	/* Content-Range */
-	bool have_range;
-	bool encoded;			/* has a Content-Encoding */
-	char etag[256];
-	char modified[64];
+	const char *const *allow;	/* URL prefixes; redirects may lead there */
+	size_t nr_allow;
 };
 
 /**
@@ -58,6 +50,14 @@ struct qc2_answer {
  *	returns 0, or a negative errno to break off
  * @arg: for @data
  * @got: bytes passed to @data so far
+ * @site: how the store is reached; filled by qc2_get_prepare(); NULL: no stores file
+ * @retry_after_ms: the store wants to be left alone for so long, a minute at most; 0: it
+ *	did not say
+ * @throttled: the store has too much to do
+ * @corrected: after -EAGAIN, trying again at once may help, as the region or the clock
+ *	was corrected; twice for the same bytes is enough
+ * @needs_keys: after -EAGAIN, qc2_credentials_refresh(site->creds), which blocks, has to
+ *	be called before trying again
  *
  * The rest is private.
  */
@@ -71,17 +71,18 @@ struct qc2_get {
 	void *arg;
 	uint64_t got;
 
+	struct qc2_site *site;
+	unsigned int retry_after_ms;
+	bool throttled, corrected, needs_keys;
+
 	bool judged;
 	int ret;			/* of judging, or of @data */
 	struct qc2_err err;
-	CURL *easy;
-	struct curl_slist *headers;
+	struct qc2_operation op;
+	struct qc2_request req;
 	char *path;			/* of a file:// URL */
 	char *seen_version;
-	char local[QC2_ADDRESS_LEN];	/* to which no connection was made */
-	const char *local_what;		/* what it is; NULL: there was none */
-	struct qc2_answer answer;
-	char errbuf[CURL_ERROR_SIZE];
+	uint64_t ignored;		/* bytes of an error's body */
 };
 
 /**
@@ -91,10 +92,11 @@ struct qc2_get {
  *	7.88.1 one that was used before has a pointer to a header that was
  *	freed, and a server can make libcurl write there (curl's issue 11101)
  *
- * A file's existence, kind and version are checked here already.
+ * A file's existence, kind and version are checked here already.  Nothing blocks but that.
  * qc2_get_cleanup() is needed whatever this returns.
  *
- * Return: 0 or a negative errno with @err filled.
+ * Return: 0 or a negative errno with @err filled; -EAGAIN with @get->needs_keys if there
+ * are no valid keys.
  */
 int qc2_get_prepare(struct qc2_get *get, CURL *easy,
 		    const struct qc2_store_config *cfg, struct qc2_err *err);
@@ -107,7 +109,7 @@ int qc2_get_prepare(struct qc2_get *get, CURL *easy,
  * naming URL and range: -EAGAIN if trying again may help, -ENOENT, -EACCES,
  * -ESTALE if the object changed since it was opened, and others.  -EACCES is
  * also that the URL's host is a name and leads to a local address, which the
- * configuration does not allow.
+ * configuration does not allow.  The outcome fields of @get say more.
  */
 int qc2_get_finish(struct qc2_get *get, CURLcode code, struct qc2_err *err);
 
@@ -141,7 +143,7 @@ void qc2_store_free(struct qc2_store *store);
 
 /*
  * Opens objects.  A failure that may pass is retried a few times, for no
- * longer than about half a minute.
+ * longer than about half a minute.  Credentials are renewed in between.
  */
 struct qc2_opener *qc2_store_opener(struct qc2_store *store);
 
@@ -162,20 +164,5 @@ void qc2_store_stats(struct qc2_store *store, uint64_t *requests, uint64_t *byte
  */
 struct qc2_source *qc2_store_pinned(struct qc2_store *store, const char *url,
 				    uint64_t size, const char *version);
-
-/**
- * qc2_put() - write an object as a whole
- * @url: canonical; an http:// or https:// server must allow PUT
- *
- * Nobody sees a part of it in a file; whether a server does the same is its
- * business.  A failure that may pass is retried a few times.
- *
- * Return: 0 or a negative errno with @err filled.
- */
-int qc2_put(const struct qc2_store_config *cfg, const char *url, const void *buf,
-	    size_t len, struct qc2_err *err);
-
-/* The same into a file: written beside it, and durable before it takes its place. */
-int qc2_put_file(const char *path, const void *buf, size_t len, struct qc2_err *err);
 
 #endif

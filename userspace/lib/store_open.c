@@ -17,11 +17,9 @@
 #include <time.h>
 
 #include "store.h"
+#include "store_retry.h"
 
-/* Bounds on retrying. */
-#define MAX_TRIES		5
 #define MAX_RETRY_MS		30000
-#define MAX_BACKOFF_MS		4000
 
 struct qc2_store {
 	struct qc2_opener opener;
@@ -144,7 +142,7 @@ static int try_get(struct qc2_store *store, struct qc2_get *get,
 		curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
 		curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
 		curl_easy_setopt(easy, CURLOPT_XFERINFODATA, store);
-		ret = qc2_get_finish(get, curl_easy_perform(easy), err);
+		ret = qc2_get_finish(get, qc2_request_perform(easy), err);
 	}
 	curl_easy_cleanup(easy);
 	put_connections(store, share, get->got);
@@ -160,10 +158,11 @@ static int read_range(struct qc2_store *store, const char *url,
 		      size_t *len, uint64_t *size, char **seen,
 		      struct qc2_err *err)
 {
-	uint64_t start = now_ms();
-	unsigned int tries = 0;
+	struct qc2_retry retry = { .max_ms = MAX_RETRY_MS };
+	unsigned int ms;
 	int ret;
 
+	qc2_retry_begin(&retry);
 	for (;;) {
 		struct sink sink = { .buf = buf };
 		struct qc2_get get = {
@@ -171,6 +170,7 @@ static int read_range(struct qc2_store *store, const char *url,
 			.len = *len, .size = *size, .data = to_sink,
 			.arg = &sink,
 		};
+		struct qc2_outcome outcome;
 
 		ret = try_get(store, &get, err);
 		if (!ret) {
@@ -179,11 +179,17 @@ static int read_range(struct qc2_store *store, const char *url,
 			if (seen)
 				*seen = qc2_get_take_version(&get);
 		}
+		outcome = (struct qc2_outcome){
+			.url = url, .site = get.site, .retry_after_ms = get.retry_after_ms,
+			.corrected = get.corrected, .needs_keys = get.needs_keys,
+		};
 		qc2_get_cleanup(&get);
-		if (ret != -EAGAIN || ++tries == MAX_TRIES ||
-		    now_ms() - start > MAX_RETRY_MS)
+		if (!ret)
+			return 0;
+		ret = qc2_retry_again(&retry, ret, &outcome, &ms, err);
+		if (ret)
 			return ret;
-		sleep_ms(store, qc2_backoff_ms(tries, MAX_BACKOFF_MS));
+		sleep_ms(store, ms);
 	}
 }
 

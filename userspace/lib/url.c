@@ -487,16 +487,27 @@ char *qc2_url_to_key(const char *url)
 	return decode_path(host + strcspn(host, "/") + 1);
 }
 
+/* Length of a canonical URL up to the slash in front of the names that a list has. */
+static size_t bucket_len(const char *url)
+{
+	const char *host = strstr(url, "://") + 3;
+	size_t len = host + strcspn(host, "/") - url;
+
+	/* The container is between account and name. */
+	if (!strncmp(url, "azure:", 6) && url[len])
+		len += 1 + strcspn(url + len + 1, "/");
+	return len;
+}
+
 int qc2_url_from_key(const char *base, const char *key, char **canonical, struct qc2_err *err)
 {
-	const char *host = strstr(base, "://") + 3;
+	size_t len = bucket_len(base);
 	char *name, *again, *url = NULL;
 	int ret = -ENOMEM;
 
 	*canonical = NULL;
 	name = encode_name(key, "%?#\\ ");
-	if (!name || asprintf(&url, "%.*s/%s", (int)(host + strcspn(host, "/") - base), base,
-			      name) < 0)
+	if (!name || asprintf(&url, "%.*s/%s", (int)len, base, name) < 0)
 		qc2_fail(err, ENOMEM, "out of memory");
 	else
 		ret = canonical_image(url, canonical, err);
@@ -505,8 +516,9 @@ int qc2_url_from_key(const char *base, const char *key, char **canonical, struct
 	if (ret)
 		return ret;
 	/* Dot segments in a name of an object would lead to another one. */
-	again = qc2_url_to_key(*canonical);
-	if (again && !strcmp(again, key)) {
+	again = bucket_len(*canonical) == len && !strncmp(*canonical, base, len) ?
+		decode_path(*canonical + len + 1) : strdup("");
+	if (again && *key && !strcmp(again, key)) {
 		free(again);
 		return 0;
 	}

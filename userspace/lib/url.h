@@ -114,7 +114,7 @@ char *qc2_url_to_key(const char *url);
 /**
  * qc2_url_from_key() - the canonical URL of an object that a store listed
  * @base: canonical URL of another object or folder in the bucket
- * @key: its name there
+ * @key: its name there (in the container, at azure://)
  *
  * Return: 0 or a negative errno with @err filled: no URL names such an object, or it
  * is a folder; the caller frees @canonical.
