@@ -395,6 +395,78 @@ static void test_region(void **state)
 
 /*
  * ---------------------------------------------------------------------------
+ * Where requests go
+ * ---------------------------------------------------------------------------
+ */
+
+static void target_is(const char *section, const char *keys, const char *region,
+		      const struct qc2_operation *op, const char *target, const char *host)
+{
+	struct qc2_request req = { .op = NULL };
+	struct curl_slist *item;
+	struct qc2_err err;
+	struct fixture f;
+
+	configure(&f, section, "%s", keys);
+	have_keys(&f, op->url);
+	if (region)
+		qc2_site_learn_region(qc2_sites_find(f.cfg.sites, op->url), op->url, region);
+	assert_ok(qc2_request_make(&req, op, &f.cfg, &err), err);
+	assert_string_equal(req.target, target);
+	for (item = req.headers; item; item = item->next)
+		if (host && !strncmp(item->data, "Host: ", 6))
+			assert_string_equal(item->data + 6, host);
+	qc2_request_free(&req);
+	qc2_sites_free(f.cfg.sites);
+}
+
+#define KEYS	"access_key = AKIDTEST\nsecret_key = " SECRET "\n"
+
+static void test_targets(void **state)
+{
+	struct qc2_operation op = {
+		.op = QC2_OP_GET, .url = "s3://bucket/d/a%20b$", .len = 1,
+	};
+
+	target_is("s3://bucket/", KEYS "region = eu-west-1\n", NULL, &op,
+		  "https://bucket.s3.eu-west-1.amazonaws.com/d/a%20b%24",
+		  "bucket.s3.eu-west-1.amazonaws.com");
+	target_is("s3://bucket/", KEYS "region = eu-west-1\n", "us-west-2", &op,
+		  "https://bucket.s3.us-west-2.amazonaws.com/d/a%20b%24",
+		  "bucket.s3.us-west-2.amazonaws.com");
+	target_is("s3://bucket/", KEYS "region = cn-north-1\n", NULL, &op,
+		  "https://bucket.s3.cn-north-1.amazonaws.com.cn/d/a%20b%24",
+		  "bucket.s3.cn-north-1.amazonaws.com.cn");
+	target_is("s3://bucket/", KEYS "region = eu-west-1\nstyle = path\n", NULL, &op,
+		  "https://s3.eu-west-1.amazonaws.com/bucket/d/a%20b%24",
+		  "s3.eu-west-1.amazonaws.com");
+	target_is("s3://bucket/", KEYS "endpoint = http://h:8080\nstyle = virtual\n", NULL, &op,
+		  "http://bucket.h:8080/d/a%20b%24", "bucket.h:8080");
+	/* No certificate is for it. */
+	op.url = "s3://my.bucket/a";
+	target_is("s3://my.bucket/", KEYS "region = eu-west-1\n", NULL, &op,
+		  "https://s3.eu-west-1.amazonaws.com/my.bucket/a", "s3.eu-west-1.amazonaws.com");
+	op = (struct qc2_operation){ .op = QC2_OP_LIST, .url = "s3://bucket/" };
+	target_is("s3://bucket/", KEYS "region = eu-west-1\n", NULL, &op,
+		  "https://bucket.s3.eu-west-1.amazonaws.com/?list-type=2&prefix=",
+		  "bucket.s3.eu-west-1.amazonaws.com");
+
+	op = (struct qc2_operation){ .op = QC2_OP_GET, .url = "azure://account/$web/a+b", .len = 1 };
+	target_is("azure://account/", "account_key = " AZURE_KEY "\n", NULL, &op,
+		  "https://account.blob.core.windows.net/%24web/a%2Bb", NULL);
+	target_is("azure://account/", "sas = ?sv=1&sig=x%2F\n", NULL, &op,
+		  "https://account.blob.core.windows.net/%24web/a%2Bb?sv=1&sig=x%2F", NULL);
+	target_is("azure://account/", "sas = sv=1&sig=x\nendpoint = https://h:1\n", NULL, &op,
+		  "https://h:1/account/%24web/a%2Bb?sv=1&sig=x", NULL);
+	op = (struct qc2_operation){ .op = QC2_OP_PART, .url = "azure://account/c/a",
+				     .upload = "u", .part = 1 };
+	target_is("azure://account/", "sas = sv=1&sig=x\n", NULL, &op,
+		  "https://account.blob.core.windows.net/c/a?comp=block&blockid=dS0wMDAwMDAwMQ%3D%3D&sv=1&sig=x",
+		  NULL);
+}
+
+/*
+ * ---------------------------------------------------------------------------
  * Redirects of web servers
  * ---------------------------------------------------------------------------
  */
@@ -795,6 +867,7 @@ int main(void)
 		cmocka_unit_test(test_renewed_keys),
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_region),
+		cmocka_unit_test(test_targets),
 		cmocka_unit_test(test_redirects),
 		cmocka_unit_test(test_redirect_elsewhere),
 		cmocka_unit_test(test_head),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * qc2obj [-s SITESFILE] [-c CAFILE] VERB URL ...: objects through the library, as the tests
- * need them.
+ * qc2obj [-s SITESFILE] [-c CAFILE] [-a PREFIX] VERB URL ...: objects through the library, as
+ * the tests need them.  Redirects may lead to what begins with PREFIX.
  *
  *   put URL FILE [--if-none-match | --if-match VERSION]	prints the version
  *   get URL OFFSET LEN		writes the bytes to standard output
@@ -29,14 +29,16 @@
 #include "store_ops.h"
 #include "url.h"
 
+static const char *allow[1];
+
 static struct qc2_store_config cfg = {
 	.connect_timeout_s = 10, .low_speed_time_s = 30, .allow_local_addresses = true,
+	.allow = allow,
 };
 
 static int usage(void)
 {
-	fputs("usage: qc2obj [-s SITESFILE] [-c CAFILE] put|get|head|list|multipart|delete URL ...\n",
-	      stderr);
+	fputs("usage: qc2obj [-s SITESFILE] [-c CAFILE] [-a PREFIX] VERB URL ...\n", stderr);
 	return 2;
 }
 
@@ -235,16 +237,19 @@ int main(int argc, char **argv)
 	char *url, **arg;
 	int opt, ret = 2;
 
-	while ((opt = getopt(argc, argv, "+s:c:")) != -1) {
+	while ((opt = getopt(argc, argv, "+s:c:a:")) != -1) {
 		if (opt == 's')
 			sites = optarg;
 		else if (opt == 'c')
 			cfg.ca_file = optarg;
+		else if (opt == 'a')
+			allow[0] = optarg;
 		else
 			return usage();
 	}
 	if (argc - optind < 2)
 		return usage();
+	cfg.nr_allow = allow[0] ? 1 : 0;
 	verb = argv[optind];
 	arg = argv + optind + 2;
 	curl_global_init(CURL_GLOBAL_DEFAULT);
