@@ -658,6 +658,8 @@ static void test_list_azure(void **state)
 	configure_azure(&f);
 	assert_ok(qc2_list(&f.cfg, "azure://account/c/d/", to_text, text, &err), err);
 	assert_string_equal(text, "7 azure://account/c/d/a\n");
+	assert_int_equal(qc2_list(&f.cfg, "azure://account/", to_text, text, &err), -EINVAL);
+	assert_in(err.msg, "container");
 	finish(&f);
 	assert_in(f.server.requests[0],
 		  "GET /account/c?restype=container&comp=list&prefix=d%2F HTTP");

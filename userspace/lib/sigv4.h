@@ -18,9 +18,6 @@
 #define QC2_SIGV4_DATE_LEN	17	/* "20130524T000000Z" */
 #define QC2_SHA256_HEX_LEN	65
 
-/* In place of the hash of a body that is not signed. */
-#define QC2_UNSIGNED_PAYLOAD	"UNSIGNED-PAYLOAD"
-
 /**
  * struct qc2_sigv4 - a request that is to be signed
  * @method: "GET" and so on
@@ -30,7 +27,7 @@
  * @headers: lines "Name: value".  All of them are signed, but for those without a
  *	value, which tell libcurl to leave a header out.  There must be Host,
  *	x-amz-date (as of @time) and whatever else begins with x-amz-
- * @payload_hash: SHA-256 of the body in hexadecimal digits, or QC2_UNSIGNED_PAYLOAD
+ * @payload_hash: SHA-256 of the body in hexadecimal digits, or "UNSIGNED-PAYLOAD"
  * @time: seconds since 1970
  */
 struct qc2_sigv4 {

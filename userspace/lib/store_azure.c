@@ -203,6 +203,10 @@ static int azure_request(struct qc2_request *req, int64_t now, struct qc2_err *e
 	req->method = methods[req->op->op];
 	if (!req->method)
 		return qc2_fail(err, ENOTSUP, "%s: not in this kind of store", req->op->url);
+	if (req->op->op == QC2_OP_LIST &&
+	    !strchr(req->op->url + strlen("azure://"), '/')[1])
+		return qc2_fail(err, EINVAL, "%s: a list needs a container: azure://ACCOUNT/CONTAINER/",
+				req->op->url);
 	if (req->op->op == QC2_OP_COMPLETE)
 		ret = block_list(req);
 	if (!ret)

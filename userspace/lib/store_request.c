@@ -534,7 +534,8 @@ static void read_error(struct qc2_request *req)
 	const char *header;
 
 	/* HTML, or cut short: whatever was understood counts. */
-	qc2_xml_parse(req->text, req->text_len, on_error_element, ans);
+	if (req->text_len)
+		qc2_xml_parse(req->text, req->text_len, on_error_element, ans);
 	if (!keys)
 		return;
 	header = keys->token ? strchr(keys->token, ':') : NULL;
@@ -639,8 +640,7 @@ int qc2_request_refused(struct qc2_request *req, char *what, size_t size)
 	const char *text;
 	int ret;
 
-	if (req->text_len)
-		read_error(req);
+	read_error(req);
 	ret = judge_status(req, &text);
 	ret = req->type->refused(req, ret);
 	if (ret == -EAGAIN)

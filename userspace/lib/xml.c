@@ -36,6 +36,8 @@ static void XMLCALL on_start(void *arg, const XML_Char *name, const XML_Char **a
 	struct document *doc = arg;
 	size_t len = strlen(doc->path), n = strlen(name);
 
+	if (doc->ret)
+		return;
 	if (++doc->depth > MAX_DEPTH || n > sizeof(doc->path) - len - 2) {
 		stop(doc, -EBADMSG);
 		return;
@@ -53,6 +55,9 @@ static void XMLCALL on_end(void *arg, const XML_Char *name)
 	char *slash;
 	int ret;
 
+	/* That of an empty element still comes. */
+	if (doc->ret)
+		return;
 	doc->text[doc->closed ? 0 : doc->len] = '\0';
 	ret = doc->element(doc->arg, doc->path, doc->text);
 	if (ret) {
@@ -69,7 +74,7 @@ static void XMLCALL on_text(void *arg, const XML_Char *text, int len)
 {
 	struct document *doc = arg;
 
-	if (doc->closed)
+	if (doc->closed || doc->ret)
 		return;
 	if ((size_t)len > sizeof(doc->text) - 1 - doc->len) {
 		stop(doc, -EBADMSG);
