@@ -58,9 +58,35 @@ void cache_count_hit(struct cache *cache)
 {
 }
 
-int fetch_start(struct fetcher *fetcher, struct block **blocks, unsigned int nr,
-		struct fetch_stats *stats)
+bool cache_is_marked(const struct cache *cache, uint32_t slot)
 {
+	return false;
+}
+
+void cache_clear_mark(struct cache *cache, uint32_t slot)
+{
+}
+
+unsigned int cache_bufs(const struct cache *cache, unsigned int *total)
+{
+	return *total = 1024;
+}
+
+void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
+{
+	*stats = (struct cache_stats){ .slots = 1024 };
+}
+
+void fetch_want(struct block *block)
+{
+}
+
+/* Nothing is fetched ahead. */
+int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
+		unsigned int nr, struct fetch_stats *stats)
+{
+	if (class != FETCH_DEMAND)
+		return -ENOMEM;
 	while (nr--)
 		fetched[nr_fetched++] = *blocks++;
 	return 0;
@@ -111,7 +137,7 @@ static int setup(void **state)
 		disks[i] = (struct disk){
 			.chaind = &chaind, .state = DISK_ATTACHED, .chain = &chains[i],
 			.objects = objects, .digests = i ? NULL : &digests,
-			.stats = &stats, .extension = QC2_BLOCK_BYTES,
+			.stats = &stats,
 		};
 		TAILQ_INIT(&disks[i].requests);
 	}

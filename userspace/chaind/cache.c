@@ -33,6 +33,8 @@ struct slot {
 	struct object *obj;		/* NULL: empty */
 	uint32_t block;
 	uint32_t next;			/* slot in the same bucket */
+	bool writing;
+	bool marked;			/* see cache_is_marked() */
 };
 
 STAILQ_HEAD(buf_queue, cache_buf);
@@ -47,7 +49,6 @@ struct cache {
 	uint32_t nr_slots, segment;
 	uint64_t head, tail, dying;
 	struct slot *slots;
-	bool *writing;			/* by slot */
 	uint32_t *buckets;
 	uint32_t bucket_mask;
 
@@ -59,7 +60,7 @@ struct cache {
 	size_t mem_size;
 	struct cache_buf *bufs;
 	struct cache_buf **free_bufs;	/* stack */
-	unsigned int nr_free_bufs;
+	unsigned int nr_bufs, nr_free_bufs;
 	struct buf_queue waiting;	/* for a slot or for a retry */
 
 	struct pool *write_pool, *forget_pool;
@@ -99,13 +100,24 @@ void cache_count_hit(struct cache *cache)
 	cache->hits++;
 }
 
+bool cache_is_marked(const struct cache *cache, uint32_t slot)
+{
+	return cache->slots[slot].marked;
+}
+
+void cache_clear_mark(struct cache *cache, uint32_t slot)
+{
+	cache->slots[slot].marked = false;
+}
+
 static void insert(struct cache *cache, uint32_t slot, struct object *obj,
-		   uint32_t block)
+		   uint32_t block, bool marked)
 {
 	uint32_t *bucket = bucket_of(cache, obj, block);
 
 	cache->slots[slot].obj = object_ref(obj);
 	cache->slots[slot].block = block;
+	cache->slots[slot].marked = marked;
 	cache->slots[slot].next = *bucket;
 	*bucket = slot;
 	cache->used++;
@@ -179,7 +191,7 @@ static bool start_write(struct cache_buf *buf, struct cache_span *span,
 	bool ok = take_slot(cache, span, want, &buf->slot);
 
 	if (ok) {
-		cache->writing[buf->slot] = true;
+		cache->slots[buf->slot].writing = true;
 		pool_submit(cache->write_pool, &buf->job);
 	}
 	start_eviction(cache);
@@ -240,7 +252,7 @@ static void write_done(struct job *job)
 	void *arg = buf->arg;
 	int ret = buf->ret;
 
-	cache->writing[buf->slot] = false;
+	cache->slots[buf->slot].writing = false;
 	/* The slot is left out until the ring comes by again. */
 	if (ret && ret != -EBADMSG) {
 		cache->errors++;
@@ -257,7 +269,7 @@ static void write_done(struct job *job)
 		return;
 	}
 	if (!ret)
-		insert(cache, buf->slot, buf->obj, buf->block);
+		insert(cache, buf->slot, buf->obj, buf->block, *buf->mark);
 	object_put(buf->obj);
 	cache_put_buf(buf);
 	start_eviction(cache);		/* may have waited for this write */
@@ -266,8 +278,10 @@ static void write_done(struct job *job)
 
 void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 		 struct cache_span *span, unsigned int span_want,
-		 const uint8_t *digest, void (*done)(void *arg, int ret), void *arg)
+		 const bool *mark, const uint8_t *digest,
+		 void (*done)(void *arg, int ret), void *arg)
 {
+	buf->mark = mark;
 	buf->digest = digest;
 	buf->obj = object_ref(obj);
 	buf->block = block;
@@ -288,6 +302,12 @@ bool cache_take_bufs(struct cache *cache, unsigned int nr,
 	for (i = 0; i < nr; i++)
 		bufs[i] = cache->free_bufs[--cache->nr_free_bufs];
 	return true;
+}
+
+unsigned int cache_bufs(const struct cache *cache, unsigned int *total)
+{
+	*total = cache->nr_bufs;
+	return cache->nr_free_bufs;
 }
 
 void cache_put_buf(struct cache_buf *buf)
@@ -341,7 +361,7 @@ static void start_eviction(struct cache *cache)
 	if (cache->dying != cache->tail || nr_unused(cache) >= cache->segment)
 		return;
 	for (pos = cache->tail; pos < cache->tail + cache->segment; pos++) {
-		if (cache->writing[pos % cache->nr_slots])
+		if (cache->slots[pos % cache->nr_slots].writing)
 			return;
 	}
 	for (pos = cache->tail; pos < cache->tail + cache->segment; pos++)
@@ -374,9 +394,8 @@ static int make_ring(struct cache *cache, uint64_t size, struct qc2_err *err)
 	for (cache->bucket_mask = 1; cache->bucket_mask < cache->nr_slots;)
 		cache->bucket_mask <<= 1;
 	cache->slots = calloc(cache->nr_slots, sizeof(*cache->slots));
-	cache->writing = calloc(cache->nr_slots, sizeof(*cache->writing));
 	cache->buckets = malloc(cache->bucket_mask * sizeof(*cache->buckets));
-	if (!cache->slots || !cache->writing || !cache->buckets)
+	if (!cache->slots || !cache->buckets)
 		return qc2_fail(err, ENOMEM, "cache: out of memory");
 	for (i = 0; i < cache->bucket_mask; i++)
 		cache->buckets[i] = NO_ENTRY;
@@ -395,6 +414,7 @@ static int make_bufs(struct cache *cache, unsigned int nr, struct qc2_err *err)
 	cache->free_bufs = calloc(nr, sizeof(*cache->free_bufs));
 	if (cache->mem == MAP_FAILED || !cache->bufs || !cache->free_bufs)
 		return qc2_fail(err, ENOMEM, "cache: out of memory");
+	cache->nr_bufs = nr;
 	for (i = 0; i < nr; i++) {
 		cache->bufs[i].cache = cache;
 		cache->bufs[i].mem = (char *)cache->mem +
@@ -478,7 +498,6 @@ void cache_close(struct cache *cache)
 	free(cache->bufs);
 	free(cache->free_bufs);
 	free(cache->slots);
-	free(cache->writing);
 	free(cache->buckets);
 	free(cache->device);
 	free(cache->path);

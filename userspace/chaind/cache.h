@@ -62,6 +62,7 @@ struct cache_buf {
 	uint32_t block;
 	uint32_t slot;
 	unsigned int tries;
+	const bool *mark;
 	const uint8_t *digest;
 	int ret;
 	void (*done)(void *arg, int ret);
@@ -101,6 +102,13 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats);
 uint32_t cache_lookup(struct cache *cache, const struct object *obj,
 		      uint32_t block);
 
+/*
+ * A mark on a cached block: it was fetched ahead, and kernels are not told of it before
+ * a request asks; so that is noticed.
+ */
+bool cache_is_marked(const struct cache *cache, uint32_t slot);
+void cache_clear_mark(struct cache *cache, uint32_t slot);
+
 /* Counts a block that a request found in the cache. */
 void cache_count_hit(struct cache *cache);
 
@@ -108,12 +116,15 @@ void cache_count_hit(struct cache *cache);
 bool cache_take_bufs(struct cache *cache, unsigned int nr,
 		     struct cache_buf **bufs);
 void cache_put_buf(struct cache_buf *buf);
+/* How many are free, and how many there are. */
+unsigned int cache_bufs(const struct cache *cache, unsigned int *total);
 
 /**
  * cache_write() - put a block into the cache
  * @buf: filled; is put back when the block is in the table
  * @span: of the fetch, may be NULL
  * @span_want: how many blocks the fetch still brings, this one included
+ * @mark: see cache_is_marked(); looked at when the block enters the table
  * @digest: that it must have; NULL: any.  Stays until @done
  * @done: called, from the event loop, when the block is in the table (0), or has
  *	another digest (-EBADMSG) and is not.  A failing device is retried until it
@@ -121,6 +132,7 @@ void cache_put_buf(struct cache_buf *buf);
  */
 void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 		 struct cache_span *span, unsigned int span_want,
-		 const uint8_t *digest, void (*done)(void *arg, int ret), void *arg);
+		 const bool *mark, const uint8_t *digest,
+		 void (*done)(void *arg, int ret), void *arg);
 
 #endif

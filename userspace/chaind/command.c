@@ -210,12 +210,12 @@ static json_t *stalled_status(const struct disk *disk)
 	for (i = 0; disk->chain && i < 2 * disk->chain->nr_links; i++) {
 		const struct object *obj = disk->objects[i];
 
-		if (!obj || !obj->trouble.msg[0])
+		if (!obj || !obj->origin->trouble.msg[0])
 			continue;
 		qc2_fail(&text, EAGAIN, "%s (no success for %llu s)",
-			 obj->trouble.msg,
+			 obj->origin->trouble.msg,
 			 (unsigned long long)(now_us() -
-				obj->trouble_since_us) / 1000000);
+				obj->origin->trouble_since_us) / 1000000);
 		return any_text(text.msg);
 	}
 	return json_null();

@@ -12,11 +12,6 @@
 #include "opening.h"
 #include "table.h"
 
-/*
- * The first reads of a disk are of partition tables and superblocks, each in another
- * place, and everything waits for them: fetches grow from this on, in bytes.
- */
-#define FIRST_EXTENSION		(256U << 10)
 #define MAX_RETRY_MS		10000
 
 static int start_opening(struct disk *disk, struct qc2_err *err);
@@ -30,7 +25,7 @@ static struct disk *disk_new(struct chaind *chaind)
 	if (!disk)
 		return NULL;
 	disk->chaind = chaind;
-	disk->extension = FIRST_EXTENSION;
+	plan_init(&disk->plan);
 	TAILQ_INIT(&disk->requests);
 	disk->stats = fetch_stats_new();
 	ret = sd_event_add_time_relative(chaind->event, &disk->retry_timer,

@@ -20,6 +20,7 @@
 
 #include "chain.h"
 #include "chaind.h"
+#include "plan.h"
 #include "state.h"
 
 enum disk_state {
@@ -55,7 +56,7 @@ struct disk {
 	sd_event_source *retry_timer;
 	struct fetch_stats *stats;
 	uint64_t misses;		/* requests answered */
-	uint64_t extension;		/* largest size of the next fetch, bytes */
+	struct plan plan;
 	uint64_t generation;		/* of the newest request */
 	struct request_list requests;	/* oldest first */
 	void *request_tree;		/* the same by key (tsearch) */

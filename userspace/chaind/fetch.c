@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Fetches: the queue, retries, cutting data into blocks.  How libcurl's multi
- * interface is driven is in multi.c.
+ * Fetches: queues, retries, hedges, cutting data into blocks.  One GET is a
+ * struct transfer, see there; a fetch has one or two at a time, each with buffers
+ * of its own.
  *
- * Main thread only.  A fetch of a file runs in a thread of file_pool,
- * unpacking in one of unpack_pool; until its done() the main thread leaves the fetch alone.
+ * Main thread only.  The transfer of a file runs in a thread of a pool, unpacking in
+ * one of unpack_pool; until its done() the main thread leaves it alone.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -13,52 +14,62 @@
 #include <string.h>
 
 #include "fetch.h"
-#include "multi.h"
-#include "pool.h"
+#include "transfer.h"
 #include "unpack.h"
 
-#define FILE_THREADS		4
 #define UNPACK_THREADS		2
 #define MAX_BACKOFF_MS		10000
+/* Answers of a store that correct what was asked, in a row. */
+#define MAX_CORRECTED		2
 /* How long after a final error an object's next one is given at once. */
 #define FAILED_US		1000000
+
+enum fetch_state { QUEUED, RUNNING, RESTING };
+
+/* A transfer for blocks [first, nr) of a fetch. */
+struct carry {
+	struct transfer t;
+	struct fetch *fetch;
+	unsigned int first, at;		/* @at is the block that is filled now */
+	unsigned int filled;		/* bytes of it */
+	bool is_hedge;
+	sd_event_source *timer;		/* to the hedge */
+	struct cache_buf *bufs[];	/* from @first on; NULL: handed on */
+};
 
 struct fetch {
 	struct fetcher *fetcher;
 	struct object *obj;
+	struct origin *origin;
+	enum fetch_class class;
+	enum fetch_state state;
 	struct block **blocks;		/* [next, nr) are still to come */
 	unsigned int next, nr;
-	struct cache_buf **bufs;	/* for the same, while running */
-	unsigned int filled;		/* bytes in bufs[next] */
-	unsigned int tries;
+	struct carry *carries[2];	/* the second is a hedge; NULL: none */
+	unsigned int tries, corrected;
 	struct cache_span span;
 	struct fetch_stats *stats;
-	struct qc2_get get;
-	CURL *easy;			/* of the GET that runs or ran */
 	struct unpack *unpack;		/* of an unpacked object */
-	bool damaged[FETCH_MAX_BLOCKS];	/* blocks of it that cannot be unpacked */
-	struct job job;			/* of a file or of unpacking; its result */
+	bool *damaged;			/* blocks of it that cannot be unpacked */
+	struct job job;			/* unpacking, and its result */
 	int ret;
 	struct qc2_err err;
 	sd_event_source *timer;		/* to the next try */
-	TAILQ_ENTRY(fetch) entry;
+	TAILQ_ENTRY(fetch) entry;	/* in a list of the origin, see list_of() */
 };
-TAILQ_HEAD(fetch_list, fetch);
 
 struct fetcher {
 	sd_event *event;
 	struct cache *cache;
-	const struct qc2_store_config *store;
 	unsigned int connections;
 	void (*block_done)(struct block *block, int ret);
-	struct multi *multi;
-	struct pool *file_pool, *unpack_pool;
-	struct fetch_list queue;	/* to be started */
-	struct fetch_list running;
-	struct fetch_list resting;	/* between two tries */
-	unsigned int nr_http;		/* running */
-	sd_event_source *pump_source;
+	struct transfers *transfers;
+	struct pool *unpack_pool;
+	sd_event_source *pump_source, *pause_source;
 };
+
+static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err);
+static int start_carry(struct fetch *fetch, struct qc2_err *err);
 
 struct fetch_stats *fetch_stats_new(void)
 {
@@ -75,25 +86,39 @@ void fetch_stats_put(struct fetch_stats *stats)
 		free(stats);
 }
 
-static bool is_file(const struct fetch *fetch)
+static void wake_pump(void *arg)
 {
-	return !strncmp(fetch->obj->url, "file:", 5);
+	struct fetcher *fetcher = arg;
+
+	sd_event_source_set_enabled(fetcher->pump_source, SD_EVENT_ONESHOT);
 }
 
-static void wake_pump(struct fetcher *fetcher)
+/* A fetch is in one list of its origin. */
+static struct fetch_list *list_of(const struct fetch *fetch)
 {
-	sd_event_source_set_enabled(fetcher->pump_source, SD_EVENT_ONESHOT);
+	struct origin *o = fetch->origin;
+
+	return fetch->state == QUEUED ? &o->queue[fetch->class] :
+	       fetch->state == RUNNING ? &o->running_list : &o->resting;
+}
+
+static void move(struct fetch *fetch, enum fetch_state state)
+{
+	TAILQ_REMOVE(list_of(fetch), fetch, entry);
+	fetch->state = state;
+	TAILQ_INSERT_TAIL(list_of(fetch), fetch, entry);
+	wake_pump(fetch->fetcher);
 }
 
 static void fetch_free(struct fetch *fetch)
 {
+	TAILQ_REMOVE(list_of(fetch), fetch, entry);
 	sd_event_source_disable_unref(fetch->timer);
-	curl_easy_cleanup(fetch->easy);
 	fetch_stats_put(fetch->stats);
 	unpack_free(fetch->unpack);
 	object_put(fetch->obj);
 	free(fetch->blocks);
-	free(fetch->bufs);
+	free(fetch->damaged);
 	free(fetch);
 }
 
@@ -104,81 +129,6 @@ static unsigned int block_bytes(const struct fetch *fetch, unsigned int i)
 	uint64_t left = fetch->obj->size - start;
 
 	return left < QC2_BLOCK_BYTES ? left : QC2_BLOCK_BYTES;
-}
-
-static void landed(void *arg, int ret)
-{
-	struct block *block = arg;
-	struct fetcher *fetcher = block->fetcher;
-
-	fetcher->block_done(block, ret);
-	wake_pump(fetcher);		/* a buffer is free again */
-}
-
-/* The next block is complete: on to the cache with it. */
-static void land_block(struct fetch *fetch)
-{
-	struct cache_buf *buf = fetch->bufs[fetch->next];
-	struct block *block = fetch->blocks[fetch->next];
-	unsigned int bytes = block_bytes(fetch, fetch->next);
-
-	memset((char *)buf->mem + bytes, 0, QC2_BLOCK_BYTES - bytes);
-	cache_write(buf, fetch->obj, block->nr, &fetch->span,
-		    fetch->nr - fetch->next, block->has_digest ? block->digest : NULL,
-		    landed, block);
-	fetch->next++;
-	fetch->filled = 0;
-	fetch->tries = 0;
-}
-
-static int http_data(void *arg, const void *data, size_t len)
-{
-	struct fetch *fetch = arg;
-
-	while (len) {
-		size_t n = block_bytes(fetch, fetch->next) - fetch->filled;
-
-		if (n > len)
-			n = len;
-		memcpy((char *)fetch->bufs[fetch->next]->mem + fetch->filled,
-		       data, n);
-		fetch->filled += n;
-		fetch->stats->bytes += n;
-		data = (const char *)data + n;
-		len -= n;
-		if (fetch->filled == block_bytes(fetch, fetch->next))
-			land_block(fetch);
-	}
-	return 0;
-}
-
-/* In a pool thread; the bytes are handed on by file_done(). */
-static int file_data(void *arg, const void *data, size_t len)
-{
-	struct fetch *fetch = arg;
-
-	while (len) {
-		unsigned int i = fetch->next + fetch->filled / QC2_BLOCK_BYTES;
-		unsigned int at = fetch->filled % QC2_BLOCK_BYTES;
-		size_t n = QC2_BLOCK_BYTES - at;
-
-		if (n > len)
-			n = len;
-		memcpy((char *)fetch->bufs[i]->mem + at, data, n);
-		fetch->filled += n;
-		data = (const char *)data + n;
-		len -= n;
-	}
-	return 0;
-}
-
-/* Compressed data is unpacked when all of it has come.  In any thread. */
-static int packed_data(void *arg, const void *data, size_t len)
-{
-	struct fetch *fetch = arg;
-
-	unpack_data(fetch->unpack, data, len);
-	return 0;
 }
 
 static bool is_wanted(const struct fetch *fetch)
@@ -192,82 +142,212 @@ static bool is_wanted(const struct fetch *fetch)
 	return false;
 }
 
+/*
+ * ---------------------------------------------------------------------------
+ * Data
+ * ---------------------------------------------------------------------------
+ */
+
+static void landed(void *arg, int ret)
+{
+	struct block *block = arg;
+	struct fetcher *fetcher = block->fetcher;
+
+	fetcher->block_done(block, ret);
+	wake_pump(fetcher);		/* a buffer is free again */
+}
+
+/* The next block of the fetch is complete: on to the cache with it. */
+static void land_block(struct fetch *fetch, struct cache_buf *buf)
+{
+	struct block *block = fetch->blocks[fetch->next];
+	unsigned int bytes = block_bytes(fetch, fetch->next);
+
+	memset((char *)buf->mem + bytes, 0, QC2_BLOCK_BYTES - bytes);
+	block->fetch = NULL;
+	cache_write(buf, fetch->obj, block->nr, &fetch->span,
+		    fetch->nr - fetch->next, &block->marked,
+		    block->has_digest ? block->digest : NULL, landed, block);
+	fetch->next++;
+	fetch->tries = 0;
+	fetch->corrected = 0;
+}
+
+static void fill_block(struct carry *c, const void *data, size_t len)
+{
+	struct cache_buf **buf = &c->bufs[c->at - c->first];
+	struct fetch *fetch = c->fetch;
+
+	memcpy((char *)(*buf)->mem + c->filled, data, len);
+	c->filled += len;
+	fetch->stats->bytes += len;
+	if (c->filled < block_bytes(fetch, c->at))
+		return;
+	if (c->at != fetch->next) {
+		cache_put_buf(*buf);	/* the other one was faster */
+	} else {
+		if (c->is_hedge)
+			c->t.origin->hedges_won++;
+		land_block(fetch, *buf);
+	}
+	*buf = NULL;
+	c->at++;
+	c->filled = 0;
+}
+
+static int http_data(void *arg, const void *data, size_t len)
+{
+	struct carry *c = arg;
+
+	while (len) {
+		size_t n = block_bytes(c->fetch, c->at) - c->filled;
+
+		if (n > len)
+			n = len;
+		fill_block(c, data, n);
+		data = (const char *)data + n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* In a pool thread; the bytes are handed on when it is over. */
+static int file_data(void *arg, const void *data, size_t len)
+{
+	struct carry *c = arg;
+
+	while (len) {
+		struct cache_buf *buf = c->bufs[c->filled / QC2_BLOCK_BYTES];
+		unsigned int at = c->filled % QC2_BLOCK_BYTES;
+		size_t n = QC2_BLOCK_BYTES - at;
+
+		if (n > len)
+			n = len;
+		memcpy((char *)buf->mem + at, data, n);
+		c->filled += n;
+		data = (const char *)data + n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* Compressed data is unpacked when all of it has come.  In any thread. */
+static int packed_data(void *arg, const void *data, size_t len)
+{
+	struct carry *c = arg;
+
+	unpack_data(c->fetch->unpack, data, len);
+	return 0;
+}
+
+static void take_buf(struct carry *c, unsigned int i)
+{
+	land_block(c->fetch, c->bufs[i - c->first]);
+	c->bufs[i - c->first] = NULL;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * The end of fetches
+ * ---------------------------------------------------------------------------
+ */
+
+/* Without its transfer, which is not running. */
+static void free_carry(struct carry *c)
+{
+	struct fetch *fetch = c->fetch;
+	unsigned int i;
+
+	for (i = 0; i < fetch->nr - c->first; i++) {
+		if (c->bufs[i])
+			cache_put_buf(c->bufs[i]);
+	}
+	sd_event_source_disable_unref(c->timer);
+	fetch->carries[c == fetch->carries[1]] = NULL;
+	free(c);
+	wake_pump(fetch->fetcher);
+}
+
+static struct carry *other_carry(const struct carry *c)
+{
+	return c->fetch->carries[c == c->fetch->carries[0]];
+}
+
 /* Gives up what has not come. */
 static void end_fetch(struct fetch *fetch, int ret)
 {
 	struct fetcher *fetcher = fetch->fetcher;
 
-	while (fetch->next < fetch->nr)
-		fetcher->block_done(fetch->blocks[fetch->next++], ret);
+	while (fetch->next < fetch->nr) {
+		struct block *block = fetch->blocks[fetch->next++];
+
+		block->fetch = NULL;
+		fetcher->block_done(block, ret);
+	}
 	fetch_free(fetch);
 }
 
 static int on_rested(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct fetch *fetch = arg;
-	struct fetcher *fetcher = fetch->fetcher;
 
-	TAILQ_REMOVE(&fetcher->resting, fetch, entry);
 	fetch->timer = sd_event_source_disable_unref(fetch->timer);
-	if (is_wanted(fetch)) {
-		TAILQ_INSERT_TAIL(&fetcher->queue, fetch, entry);
-		wake_pump(fetcher);
-	} else {
+	if (is_wanted(fetch))
+		move(fetch, QUEUED);
+	else
 		end_fetch(fetch, -ECANCELED);
-	}
 	return 0;
 }
 
-static bool rest(struct fetch *fetch)
+static bool rest(struct fetch *fetch, unsigned int ms)
 {
-	struct fetcher *fetcher = fetch->fetcher;
-	unsigned int ms = qc2_backoff_ms(++fetch->tries, MAX_BACKOFF_MS);
-
-	if (sd_event_add_time_relative(fetcher->event, &fetch->timer,
+	if (sd_event_add_time_relative(fetch->fetcher->event, &fetch->timer,
 				       CLOCK_MONOTONIC, ms * 1000ULL, 0,
 				       on_rested, fetch) < 0)
 		return false;
-	TAILQ_INSERT_TAIL(&fetcher->resting, fetch, entry);
+	move(fetch, RESTING);
 	return true;
 }
 
 /* The store answers: what rests because of it is tried now. */
-static void wake_resting(struct fetcher *fetcher, const char *host)
+static void wake_resting(struct origin *origin)
 {
 	struct fetch *fetch;
 
-	TAILQ_FOREACH(fetch, &fetcher->resting, entry) {
-		if (!strcmp(fetch->obj->host, host))
-			sd_event_source_set_time_relative(fetch->timer, 0);
-	}
+	TAILQ_FOREACH(fetch, &origin->resting, entry)
+		sd_event_source_set_time_relative(fetch->timer, 0);
 }
 
-/* A transfer ended, with the result @ret, or could not be started. */
-static void transfer_done(struct fetch *fetch, int ret,
-			  const struct qc2_err *err)
+static unsigned int retry_ms(const struct fetch *fetch, unsigned int retry_after_ms)
 {
-	struct fetcher *fetcher = fetch->fetcher;
+	unsigned int ms = qc2_backoff_ms(fetch->tries, MAX_BACKOFF_MS);
+
+	return ms > retry_after_ms ? ms : retry_after_ms;
+}
+
+/* The fetch has no transfer any more, because of an error that may pass. */
+static bool try_again(struct fetch *fetch, unsigned int retry_after_ms)
+{
+	if (!is_wanted(fetch))
+		return false;
+	fetch->class = FETCH_DEMAND;	/* it is in no queue now */
+	fetch->tries++;
+	fetch->origin->retries++;
+	return rest(fetch, retry_ms(fetch, retry_after_ms));
+}
+
+static void fetch_failed(struct fetch *fetch, int ret, unsigned int retry_after_ms,
+			 const struct qc2_err *err)
+{
 	struct object *obj = fetch->obj;
 	bool may_pass = ret == -EAGAIN || ret == -ENOMEM;
-	unsigned int i;
 
-	TAILQ_REMOVE(&fetcher->running, fetch, entry);
-	for (i = fetch->next; i < fetch->nr; i++)
-		cache_put_buf(fetch->bufs[i]);
-	fetch->filled = 0;
-	wake_pump(fetcher);
-	if (!ret) {
-		if (obj->trouble.msg[0])
-			wake_resting(fetcher, obj->host);
-		object_recovered(obj);
-		fetch_free(fetch);
-		return;
-	}
 	fetch->stats->errors++;
-	object_trouble(obj, err);
-	if (may_pass && is_wanted(fetch) && rest(fetch))
+	if (may_pass && try_again(fetch, retry_after_ms))
 		return;
 	if (!may_pass) {
+		if (log_allowed(&obj->log_limit))
+			log_warn("%s", err->msg);
 		fetch->stats->last_error = *err;
 		obj->failed_until_us = now_us() + FAILED_US;
 		obj->failed = ret == -ESTALE ? ret : -EIO;
@@ -275,19 +355,24 @@ static void transfer_done(struct fetch *fetch, int ret,
 	end_fetch(fetch, may_pass ? -EAGAIN : obj->failed);
 }
 
-static void start_transfer(struct fetch *fetch);
+/*
+ * ---------------------------------------------------------------------------
+ * Unpacking
+ * ---------------------------------------------------------------------------
+ */
 
 /* In a pool thread. */
 static void unpack_job(struct job *job)
 {
 	struct fetch *fetch = (struct fetch *)((char *)job -
 			      offsetof(struct fetch, job));
+	struct carry *c = fetch->carries[0];
 	void *out[FETCH_MAX_BLOCKS];
 	unsigned int i;
 	uint64_t bad;
 
 	for (i = 0; i < fetch->nr; i++)
-		out[i] = fetch->bufs[i]->mem;
+		out[i] = c->bufs[i]->mem;
 	fetch->ret = unpack_run(fetch->unpack, out, QC2_BLOCK_BYTES,
 				fetch->damaged, &bad);
 	if (fetch->ret == -ENOMEM)
@@ -302,9 +387,11 @@ static void unpack_done(struct job *job)
 {
 	struct fetch *fetch = (struct fetch *)((char *)job -
 			      offsetof(struct fetch, job));
+	struct carry *c = fetch->carries[0];
 
 	if (fetch->ret == -ENOMEM) {
-		transfer_done(fetch, fetch->ret, &fetch->err);
+		free_carry(c);
+		fetch_failed(fetch, fetch->ret, 0, &fetch->err);
 		return;
 	}
 	/* Damage is the image's, not the store's, and that of some blocks only. */
@@ -315,225 +402,497 @@ static void unpack_done(struct job *job)
 			log_err("%s", fetch->err.msg);
 	}
 	while (fetch->next < fetch->nr) {
-		if (fetch->damaged[fetch->next]) {
-			struct block *block = fetch->blocks[fetch->next];
+		struct block *block = fetch->blocks[fetch->next];
 
-			cache_put_buf(fetch->bufs[fetch->next++]);
-			/* A manifest may have named the wrong place. */
-			fetch->fetcher->block_done(block, block->has_digest ?
-						   -EBADMSG : -EIO);
-		} else {
-			land_block(fetch);
+		if (!fetch->damaged[fetch->next]) {
+			take_buf(c, fetch->next);
+			continue;
 		}
+		fetch->next++;
+		block->fetch = NULL;
+		/* A manifest may have named the wrong place. */
+		fetch->fetcher->block_done(block, block->has_digest ? -EBADMSG : -EIO);
 	}
-	transfer_done(fetch, 0, NULL);
+	free_carry(c);
+	fetch_free(fetch);
 }
 
-/* A range of compressed data has come, or has not. */
-static void packed_done(struct fetch *fetch, int ret, const struct qc2_err *err)
+/*
+ * ---------------------------------------------------------------------------
+ * Transfers
+ * ---------------------------------------------------------------------------
+ */
+
+/* The bytes that blocks from @first on have in their object. */
+static void blocks_range(const struct fetch *fetch, unsigned int first,
+			 uint64_t *start, uint64_t *end)
 {
-	unpack_range_done(fetch->unpack, !ret);
-	if (ret)
-		transfer_done(fetch, ret, err);
-	else
-		start_transfer(fetch);
-}
-
-static void http_done(void *arg, CURLcode code)
-{
-	struct fetch *fetch = arg;
-	struct qc2_err err;
-	int ret;
-
-	fetch->fetcher->nr_http--;
-	ret = qc2_get_finish(&fetch->get, code, &err);
-	qc2_get_cleanup(&fetch->get);
-	if (!fetch->unpack) {
-		transfer_done(fetch, ret, &err);
-		return;
-	}
-	if (!ret)
-		fetch->stats->bytes += fetch->get.len;
-	packed_done(fetch, ret, &err);
-}
-
-static void file_run(struct job *job)
-{
-	struct fetch *fetch = (struct fetch *)((char *)job -
-			      offsetof(struct fetch, job));
-
-	fetch->ret = qc2_get_prepare(&fetch->get, fetch->easy,
-				     fetch->fetcher->store, &fetch->err);
-	if (!fetch->ret)
-		fetch->ret = qc2_get_finish(&fetch->get,
-					    curl_easy_perform(fetch->easy),
-					    &fetch->err);
-	qc2_get_cleanup(&fetch->get);
-}
-
-static void file_done(struct job *job)
-{
-	struct fetch *fetch = (struct fetch *)((char *)job -
-			      offsetof(struct fetch, job));
-
-	if (fetch->unpack) {
-		if (!fetch->ret)
-			fetch->stats->bytes += fetch->get.len;
-		packed_done(fetch, fetch->ret, &fetch->err);
-		return;
-	}
-	fetch->stats->bytes += fetch->filled;
-	while (!fetch->ret && fetch->next < fetch->nr)
-		land_block(fetch);
-	transfer_done(fetch, fetch->ret, &fetch->err);
-}
-
-/* The bytes that the blocks to come have in their object. */
-static void blocks_range(const struct fetch *fetch, uint64_t *start,
-			 uint64_t *end)
-{
-	*start = (uint64_t)fetch->blocks[fetch->next]->nr * QC2_BLOCK_BYTES;
-	*end = *start + (uint64_t)(fetch->nr - fetch->next) * QC2_BLOCK_BYTES;
+	*start = (uint64_t)fetch->blocks[first]->nr * QC2_BLOCK_BYTES;
+	*end = *start + (uint64_t)(fetch->nr - first) * QC2_BLOCK_BYTES;
 	if (*end > fetch->obj->size)
 		*end = fetch->obj->size;
 }
 
-/* What is to be transferred now. */
-static void set_get(struct fetch *fetch, uint64_t offset, uint64_t len)
+/* A hedge that is not due yet, or cannot be had, is looked at again later. */
+static void arm_hedge(struct carry *c, uint64_t us)
 {
-	struct object *obj = fetch->obj;
-
-	fetch->filled = 0;
-	fetch->get = (struct qc2_get){
-		.url = obj->url, .offset = offset, .len = len,
-		.size = obj->file_size, .version = obj->version,
-		.data = obj->packed ? packed_data :
-			is_file(fetch) ? file_data : http_data,
-		.arg = fetch,
-	};
+	sd_event_source_set_time_relative(c->timer, us);
+	sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }
 
-/* Buffers were taken, or the next range of compressed data is due. */
-static void start_transfer(struct fetch *fetch)
+static struct carry *carry_new(struct fetch *fetch, unsigned int slot)
 {
-	struct fetcher *fetcher = fetch->fetcher;
+	unsigned int nr = fetch->nr - fetch->next;
+	struct carry *c = calloc(1, sizeof(*c) + nr * sizeof(c->bufs[0]));
+
+	if (!c)
+		return NULL;
+	if (!cache_take_bufs(fetch->fetcher->cache, nr, c->bufs)) {
+		free(c);
+		return NULL;
+	}
+	c->fetch = fetch;
+	c->first = fetch->next;
+	c->at = fetch->next;
+	c->is_hedge = slot;
+	fetch->carries[slot] = c;
+	return c;
+}
+
+static int send_get(struct carry *c, uint64_t offset, uint64_t len, struct qc2_err *err)
+{
+	struct fetch *fetch = c->fetch;
 	struct object *obj = fetch->obj;
-	uint64_t start, end;
-	struct qc2_err err;
-	size_t len;
 	int ret;
 
-	blocks_range(fetch, &start, &end);
-	len = end - start;
-	if (obj->packed && !fetch->unpack) {
-		fetch->unpack = unpack_new(obj->packed, start, end);
-		if (!fetch->unpack) {
-			qc2_fail(&err, ENOMEM, "%s: out of memory", obj->url);
-			transfer_done(fetch, -ENOMEM, &err);
-			return;
-		}
+	c->t = (struct transfer){
+		.get = {
+			.url = obj->url, .offset = offset, .len = len,
+			.size = obj->file_size, .version = obj->version,
+			.data = obj->packed ? packed_data :
+				fetch->origin->is_file ? file_data : http_data,
+		},
+		.origin = fetch->origin,
+		.class = fetch->class,
+		.done = transfer_over,
+	};
+	c->filled = 0;
+	ret = transfer_start(fetch->fetcher->transfers, &c->t, err);
+	if (!ret)
+		fetch->stats->requests++;
+	return ret;
+}
+
+/* Nothing came for too long: ask once more. */
+static void start_hedge(struct fetch *fetch)
+{
+	struct carry *c = carry_new(fetch, 1);
+	uint64_t start, end;
+	struct qc2_err err;
+
+	if (!c)
+		return;
+	blocks_range(fetch, c->first, &start, &end);
+	if (send_get(c, start, end - start, &err))
+		free_carry(c);
+}
+
+/* Compressed data is gathered in one place: the old transfer has to go. */
+static void restart_packed(struct carry *c)
+{
+	struct fetch *fetch = c->fetch;
+	struct qc2_err err;
+	int ret;
+
+	transfer_cancel(&c->t);
+	unpack_range_done(fetch->unpack, false);
+	ret = start_carry(fetch, &err);
+	if (ret) {
+		free_carry(c);
+		fetch_failed(fetch, ret, 0, &err);
 	}
-	if (obj->packed && !unpack_range(fetch->unpack, &start, &len)) {
+}
+
+static bool has_connection(const struct fetcher *fetcher, enum fetch_class class);
+
+static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
+{
+	struct carry *c = arg;
+	struct fetch *fetch = c->fetch;
+	struct origin *origin = fetch->origin;
+	uint64_t now = now_us(), after = origin_hedge_us(origin);
+	uint64_t idle = now - (c->t.last_us ? c->t.last_us : c->t.start_us);
+
+	if (fetch->carries[1] || !after || !is_wanted(fetch))
+		return 0;
+	if (idle < after) {
+		arm_hedge(c, after - idle);
+	} else if (!origin_has_room(origin, FETCH_DEMAND, now) ||
+		   !has_connection(fetch->fetcher, FETCH_DEMAND) ||
+		   !origin_take_hedge(origin, now)) {
+		arm_hedge(c, after);
+	} else if (fetch->unpack) {
+		arm_hedge(c, 2 * after);
+		restart_packed(c);
+	} else {
+		start_hedge(fetch);
+	}
+	return 0;
+}
+
+/* A read waits for it, from now on. */
+static void want_hedge(struct carry *c)
+{
+	struct fetch *fetch = c->fetch;
+	uint64_t after = origin_hedge_us(fetch->origin);
+
+	if (fetch->origin->is_file)
+		return;
+	origin_earn_hedge(fetch->origin);
+	if (!after || c->timer)
+		return;
+	if (sd_event_add_time_relative(fetch->fetcher->event, &c->timer,
+				       CLOCK_MONOTONIC, after, 500, on_hedge, c) < 0)
+		c->timer = NULL;	/* it does without */
+}
+
+/* Sends the GET of the fetch's only carry, or goes on to unpack. */
+static int start_carry(struct fetch *fetch, struct qc2_err *err)
+{
+	struct carry *c = fetch->carries[0];
+	uint64_t start, end;
+	size_t len;
+
+	blocks_range(fetch, c->first, &start, &end);
+	len = end - start;
+	if (fetch->obj->packed && !fetch->unpack) {
+		fetch->unpack = unpack_new(fetch->obj->packed, start, end);
+		fetch->damaged = calloc(fetch->nr, sizeof(*fetch->damaged));
+		if (!fetch->unpack || !fetch->damaged)
+			return qc2_fail(err, ENOMEM, "%s: out of memory", fetch->obj->url);
+	}
+	if (fetch->obj->packed && !unpack_range(fetch->unpack, &start, &len)) {
+		c->timer = sd_event_source_disable_unref(c->timer);
 		fetch->job.run = unpack_job;
 		fetch->job.done = unpack_done;
-		pool_submit(fetcher->unpack_pool, &fetch->job);
-		return;
+		pool_submit(fetch->fetcher->unpack_pool, &fetch->job);
+		return 0;
 	}
-	set_get(fetch, start, len);
-	curl_easy_cleanup(fetch->easy);
-	fetch->easy = curl_easy_init();
-	if (!fetch->easy) {
-		qc2_fail(&err, ENOMEM, "%s: out of memory", obj->url);
-		transfer_done(fetch, -ENOMEM, &err);
-		return;
-	}
-	fetch->stats->requests++;
-	if (is_file(fetch)) {
-		fetch->job.run = file_run;
-		fetch->job.done = file_done;
-		pool_submit(fetcher->file_pool, &fetch->job);
-		return;
-	}
-	ret = qc2_get_prepare(&fetch->get, fetch->easy, fetcher->store, &err);
+	return send_get(c, start, len, err);
+}
+
+/* Buffers are there: see has_bufs(). */
+static void start_fetch(struct fetch *fetch)
+{
+	struct carry *c = carry_new(fetch, 0);
+	struct qc2_err err;
+	int ret;
+
+	move(fetch, RUNNING);
+	if (!c)
+		ret = qc2_fail(&err, ENOMEM, "%s: out of memory", fetch->obj->url);
+	else
+		ret = start_carry(fetch, &err);
 	if (!ret) {
-		curl_easy_setopt(fetch->easy, CURLOPT_PRIVATE, fetch);
-		ret = multi_add(fetcher->multi, fetch->easy);
+		if (is_wanted(fetch))
+			want_hedge(c);
+		return;
+	}
+	if (c && c->t.get.needs_keys) {
+		free_carry(c);
+		move(fetch, QUEUED);	/* the origin has no room until they come */
+		return;
+	}
+	if (c)
+		free_carry(c);
+	fetch_failed(fetch, ret, 0, &err);
+}
+
+static void range_done(struct carry *c)
+{
+	struct fetch *fetch = c->fetch;
+	struct qc2_err err;
+	int ret;
+
+	fetch->stats->bytes += c->t.get.len;
+	unpack_range_done(fetch->unpack, true);
+	ret = start_carry(fetch, &err);
+	if (ret) {
+		free_carry(c);
+		fetch_failed(fetch, ret, 0, &err);
+	}
+}
+
+static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err)
+{
+	struct carry *c = (struct carry *)t, *other = other_carry(c);
+	unsigned int retry_after_ms = t->get.retry_after_ms;
+	struct fetch *fetch = c->fetch;
+	struct origin *origin = t->origin;
+
+	if (!ret && origin_succeeded(origin))
+		wake_resting(origin);
+	if (fetch->unpack) {
 		if (!ret) {
-			fetcher->nr_http++;
+			range_done(c);
 			return;
 		}
-		qc2_fail(&err, -ret, "%s: out of memory", obj->url);
+		unpack_range_done(fetch->unpack, false);
+	} else if (!ret && origin->is_file) {
+		fetch->stats->bytes += c->filled;
+		while (fetch->next < fetch->nr)
+			take_buf(c, fetch->next);
 	}
-	qc2_get_cleanup(&fetch->get);
-	transfer_done(fetch, ret, &err);
+	if (fetch->next == fetch->nr) {
+		if (other) {
+			transfer_cancel(&other->t);
+			free_carry(other);
+		}
+		free_carry(c);
+		fetch_free(fetch);
+		return;
+	}
+	if (t->get.needs_keys || (t->get.corrected && fetch->corrected++ < MAX_CORRECTED)) {
+		free_carry(c);
+		if (!other)
+			move(fetch, QUEUED);
+		return;
+	}
+	free_carry(c);
+	if (!other)
+		fetch_failed(fetch, ret, retry_after_ms, err);
+	else
+		fetch->stats->errors++;
 }
 
-static bool has_room(const struct fetcher *fetcher, const struct fetch *fetch)
-{
-	unsigned int same_host = 0;
-	const struct fetch *other;
+/*
+ * ---------------------------------------------------------------------------
+ * Queues
+ * ---------------------------------------------------------------------------
+ */
 
-	if (is_file(fetch))
-		return true;		/* the pool has a queue of its own */
-	if (fetcher->nr_http >= fetcher->connections)
+static bool has_connection(const struct fetcher *fetcher, enum fetch_class class)
+{
+	unsigned int running = 0, room = fetcher->connections;
+	const struct origin *o;
+
+	LIST_FOREACH(o, &origins, entry)
+		running += o->is_file ? 0 : origin_running(o);
+	if (class != FETCH_DEMAND)
+		room -= (room + 3) / 4;
+	return running < room;
+}
+
+static bool has_bufs(const struct fetcher *fetcher, const struct fetch *fetch)
+{
+	unsigned int nr = fetch->nr - fetch->next, total, unused;
+
+	unused = cache_bufs(fetcher->cache, &total);
+	if (fetch->class != FETCH_DEMAND)
+		nr += total / 4;
+	return unused >= nr;
+}
+
+static bool may_start(const struct fetcher *fetcher, const struct origin *o,
+		      enum fetch_class class, uint64_t now)
+{
+	return origin_has_room(o, class, now) &&
+	       (o->is_file || has_connection(fetcher, class));
+}
+
+/* Takes the blocks of another fetch, which go on where its own end. */
+static bool append(struct fetch *fetch, struct fetch *tail)
+{
+	unsigned int nr = fetch->nr + tail->nr, i;
+	struct block **blocks = reallocarray(fetch->blocks, nr, sizeof(*blocks));
+
+	if (!blocks)
 		return false;
-	TAILQ_FOREACH(other, &fetcher->running, entry)
-		same_host += !strcmp(other->obj->host, fetch->obj->host);
-	return same_host < (fetcher->connections * 3 + 3) / 4;
+	fetch->blocks = blocks;
+	for (i = 0; i < tail->nr; i++) {
+		blocks[fetch->nr + i] = tail->blocks[i];
+		blocks[fetch->nr + i]->fetch = fetch;
+	}
+	fetch->nr = nr;
+	fetch_free(tail);
+	return true;
 }
 
-static void pump(struct fetcher *fetcher)
+/* Reads that wait for neighbours in an object share a GET, if it is not too long. */
+static void join_neighbours(struct fetch *fetch)
 {
-	struct fetch *fetch, *next;
+	unsigned int max = origin_chunk(fetch->origin) / QC2_BLOCK_BYTES;
 
-	for (fetch = TAILQ_FIRST(&fetcher->queue); fetch; fetch = next) {
-		next = TAILQ_NEXT(fetch, entry);
-		if (!has_room(fetcher, fetch))
+	if (fetch->class != FETCH_DEMAND || fetch->obj->packed)
+		return;
+	while (fetch->nr < max) {
+		struct block *block = block_find(fetch->obj,
+						 fetch->blocks[fetch->nr - 1]->nr + 1);
+		struct fetch *tail = block ? block->fetch : NULL;
+
+		if (!tail || tail->state != QUEUED || tail->class != FETCH_DEMAND ||
+		    tail->origin != fetch->origin || tail->next || tail->stats != fetch->stats ||
+		    tail->blocks[0] != block || fetch->nr + tail->nr > FETCH_MAX_BLOCKS ||
+		    !append(fetch, tail))
+			break;
+	}
+}
+
+/* Starts one of the class at each origin in turn; false: no more can be. */
+static bool start_round(struct fetcher *fetcher, enum fetch_class class, uint64_t now)
+{
+	bool started = false;
+	struct origin *o;
+
+	LIST_FOREACH(o, &origins, entry) {
+		struct fetch *fetch = TAILQ_FIRST(&o->queue[class]);
+
+		if (!fetch || !may_start(fetcher, o, class, now))
 			continue;
 		/* In order: a long fetch is not starved by short ones. */
-		if (!cache_take_bufs(fetcher->cache, fetch->nr - fetch->next,
-				     fetch->bufs + fetch->next))
-			return;
-		TAILQ_REMOVE(&fetcher->queue, fetch, entry);
-		TAILQ_INSERT_TAIL(&fetcher->running, fetch, entry);
-		start_transfer(fetch);
+		if (!has_bufs(fetcher, fetch))
+			return false;
+		join_neighbours(fetch);
+		if (!has_bufs(fetcher, fetch))
+			return false;
+		start_fetch(fetch);
+		started = true;
 	}
+	return started;
+}
+
+/* A store asked for a pause: its queue goes on afterwards. */
+static void wake_after_pauses(struct fetcher *fetcher, uint64_t now)
+{
+	uint64_t first = UINT64_MAX;
+	const struct origin *o;
+
+	LIST_FOREACH(o, &origins, entry) {
+		if (o->not_before_us > now && o->not_before_us < first)
+			first = o->not_before_us;
+	}
+	if (first == UINT64_MAX)
+		return;
+	sd_event_source_set_time(fetcher->pause_source, first);
+	sd_event_source_set_enabled(fetcher->pause_source, SD_EVENT_ONESHOT);
 }
 
 static int on_pump(sd_event_source *source, void *arg)
 {
-	pump(arg);
+	struct fetcher *fetcher = arg;
+	uint64_t now = now_us();
+	int class;
+
+	for (class = 0; class < FETCH_CLASSES; class++)
+		while (start_round(fetcher, class, now))
+			;
+	wake_after_pauses(fetcher, now);
 	return 0;
 }
 
-int fetch_start(struct fetcher *fetcher, struct block **blocks,
-		unsigned int nr, struct fetch_stats *stats)
+static int on_pause_over(sd_event_source *source, uint64_t usec, void *arg)
+{
+	wake_pump(arg);
+	return 0;
+}
+
+static struct fetch *fetch_new(struct fetcher *fetcher, enum fetch_class class,
+			       struct block **blocks, unsigned int nr,
+			       struct fetch_stats *stats)
 {
 	struct fetch *fetch = calloc(1, sizeof(*fetch));
 	unsigned int i;
 
 	if (!fetch)
-		return -ENOMEM;
+		return NULL;
 	fetch->blocks = calloc(nr, sizeof(*fetch->blocks));
-	fetch->bufs = calloc(nr, sizeof(*fetch->bufs));
-	if (!fetch->blocks || !fetch->bufs) {
-		free(fetch->blocks);
-		free(fetch->bufs);
+	if (!fetch->blocks) {
 		free(fetch);
-		return -ENOMEM;
+		return NULL;
 	}
 	fetch->fetcher = fetcher;
+	fetch->class = class;
 	fetch->obj = object_ref(blocks[0]->obj);
+	fetch->origin = fetch->obj->origin;
 	fetch->stats = stats;
 	stats->refs++;
 	fetch->nr = nr;
 	for (i = 0; i < nr; i++) {
-		blocks[i]->fetcher = fetcher;
 		fetch->blocks[i] = blocks[i];
+		blocks[i]->fetcher = fetcher;
+		blocks[i]->fetch = fetch;
 	}
-	TAILQ_INSERT_TAIL(&fetcher->queue, fetch, entry);
+	return fetch;
+}
+
+int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
+		unsigned int nr, struct fetch_stats *stats)
+{
+	struct fetch *fetch = fetch_new(fetcher, class, blocks, nr, stats);
+
+	if (!fetch)
+		return -ENOMEM;
+	TAILQ_INSERT_TAIL(list_of(fetch), fetch, entry);
 	wake_pump(fetcher);
 	return 0;
+}
+
+/* Makes the part from @at on a fetch of its own, in the same place of the queue. */
+static struct fetch *split(struct fetch *fetch, unsigned int at)
+{
+	struct fetch *tail = fetch_new(fetch->fetcher, fetch->class, fetch->blocks + at,
+				       fetch->nr - at, fetch->stats);
+
+	if (!tail)
+		return NULL;
+	fetch->nr = at;
+	TAILQ_INSERT_AFTER(&fetch->origin->queue[fetch->class], fetch, tail, entry);
+	return tail;
+}
+
+void fetch_want(struct block *block)
+{
+	struct fetch *fetch = block->fetch;
+	unsigned int i = 0;
+
+	if (!fetch || fetch->class == FETCH_DEMAND)
+		return;		/* the cache has it, or it goes first already */
+	if (fetch->state != QUEUED) {
+		fetch->class = FETCH_DEMAND;
+		if (fetch->carries[0])
+			want_hedge(fetch->carries[0]);
+		return;
+	}
+	/* What is unpacked comes as a whole. */
+	if (!fetch->obj->packed) {
+		while (fetch->blocks[i] != block)
+			i++;
+		if (i && !(fetch = split(fetch, i)))
+			return;		/* it comes, if later */
+		if (fetch->nr > 1 && !split(fetch, 1))
+			return;
+	}
+	TAILQ_REMOVE(list_of(fetch), fetch, entry);
+	fetch->class = FETCH_DEMAND;
+	TAILQ_INSERT_TAIL(list_of(fetch), fetch, entry);
+	wake_pump(fetch->fetcher);
+}
+
+static unsigned int count_waiting(const struct fetch_list *list)
+{
+	const struct fetch *fetch;
+	unsigned int n = 0, i;
+
+	TAILQ_FOREACH(fetch, list, entry)
+		for (i = fetch->next; i < fetch->nr; i++)
+			n += !LIST_EMPTY(&fetch->blocks[i]->waiters);
+	return n;
+}
+
+unsigned int fetch_waiting(const struct origin *o)
+{
+	return count_waiting(&o->queue[FETCH_DEMAND]) + count_waiting(&o->running_list) +
+	       count_waiting(&o->resting);
 }
 
 int fetcher_new(struct fetcher **out, sd_event *event, struct cache *cache,
@@ -547,20 +906,20 @@ int fetcher_new(struct fetcher **out, sd_event *event, struct cache *cache,
 		return -ENOMEM;
 	fetcher->event = event;
 	fetcher->cache = cache;
-	fetcher->store = store;
 	fetcher->connections = connections;
 	fetcher->block_done = block_done;
-	TAILQ_INIT(&fetcher->queue);
-	TAILQ_INIT(&fetcher->running);
-	TAILQ_INIT(&fetcher->resting);
-	ret = multi_new(&fetcher->multi, event, connections, http_done);
-	if (!ret)
-		ret = pool_new(&fetcher->file_pool, event, FILE_THREADS);
+	ret = transfers_new(&fetcher->transfers, event, store, connections, wake_pump,
+			    fetcher);
 	if (!ret)
 		ret = pool_new(&fetcher->unpack_pool, event, UNPACK_THREADS);
 	if (!ret)
 		ret = sd_event_add_defer(event, &fetcher->pump_source, on_pump,
 					 fetcher);
+	if (ret >= 0)
+		ret = sd_event_add_time(event, &fetcher->pause_source, CLOCK_MONOTONIC,
+					UINT64_MAX, 1000, on_pause_over, fetcher);
+	if (ret >= 0)
+		ret = sd_event_source_set_enabled(fetcher->pause_source, SD_EVENT_OFF);
 	if (ret < 0)
 		return ret;	/* the program ends */
 	*out = fetcher;
@@ -571,6 +930,6 @@ void fetcher_stop(struct fetcher *fetcher)
 {
 	if (!fetcher)
 		return;
-	pool_free(fetcher->file_pool);
+	transfers_stop(fetcher->transfers);
 	pool_free(fetcher->unpack_pool);
 }

@@ -4,17 +4,23 @@
  * some blocks in a row; each block goes on to the cache as soon as its last
  * byte is there, so the first does not wait for the others.
  *
+ * What a read waits for goes before what is fetched ahead: each origin has a queue
+ * for either, and a quarter of the connections, of all and of each origin, and some
+ * buffers are never given to the latter.  Blocks on the way ahead that a read comes to
+ * want go over to the other queue.
+ *
  * Errors that may pass are retried, with growing random pauses, for as long as
  * a request waits for one of the blocks.  Others end the fetch, and its
- * blocks' requests with it.
+ * blocks' requests with it.  A GET that a read waits for and that shows nothing for
+ * longer than nearly all others gets a second one beside it (a hedge); who brings a
+ * block first wins.
  *
- * HTTP runs on libcurl's multi interface in the main loop, files in a pool of
- * threads; a number of transfers run at once, of which one store may take three
- * quarters, so that a store that hangs leaves room for the others.  A transfer
+ * One origin may take three quarters of all connections, and few when it does not
+ * answer, so that a store that hangs leaves room for the others.  A transfer
  * starts only when there are buffers for all its blocks: a slow cache holds
  * the fetches back.
  *
- * Main thread only, but for file_run().
+ * Main thread only, but for file_data() and unpack_job().
  */
 #ifndef CHAIND_FETCH_H
 #define CHAIND_FETCH_H
@@ -22,6 +28,7 @@
 #include <systemd/sd-event.h>
 
 #include "cache.h"
+#include "err.h"
 #include "object.h"
 #include "store.h"
 
@@ -59,13 +66,19 @@ void fetcher_stop(struct fetcher *fetcher);
 /**
  * fetch_start() - fetch blocks in a row
  * @blocks: @nr blocks made with block_new(), numbers ascending by one; the
- *	fetch owns them until block_done() is called for each
+ *	fetcher owns them until block_done() is called for each
  * @nr: 1 to FETCH_MAX_BLOCKS
  * @stats: where the cost is counted
  *
  * Calls nothing back before it returns.  Return: 0 or -ENOMEM.
  */
-int fetch_start(struct fetcher *fetcher, struct block **blocks,
+int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
 		unsigned int nr, struct fetch_stats *stats);
+
+/* A request has begun to wait for a block on its way. */
+void fetch_want(struct block *block);
+
+/* Blocks that reads wait for, of an origin. */
+unsigned int fetch_waiting(const struct origin *o);
 
 #endif

@@ -183,6 +183,7 @@ static int setup_parts(struct qc2_err *err)
 	chaind.store_cfg.nr_allow = chaind.cfg.nr_allow;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT))
 		return qc2_fail(err, EIO, "libcurl: cannot be set up");
+	origin_setup(chaind.cfg.connections);
 	ret = cache_open(&chaind.cache, chaind.event, chaind.cfg.cache_path,
 			 chaind.cfg.cache_size, count_bufs(), err);
 	if (ret)

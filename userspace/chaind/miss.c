@@ -12,12 +12,11 @@
 #include "disk.h"
 #include "miss.h"
 #include "opening.h"
+#include "plan.h"
 #include "resolve.h"
 
 /* A reply tells what is known of the 2 MiB around the request. */
 #define WINDOW_SECTORS	4096U
-/* A gap between live ranges of an object is fetched with them up to this. */
-#define MAX_GAP		(64U * 1024)
 
 struct request {
 	uint64_t generation;	/* key, with id; first for comparing */
@@ -150,136 +149,17 @@ static void answer(struct request *req, const struct qc2_index *idx,
 		opening_go_on(disk->opening);
 }
 
-/* Neither here nor on its way. */
-static bool is_missing(struct disk *disk, struct object *obj, uint32_t nr)
+/* The block was fetched ahead, and now it is wanted. */
+static void take_mark(struct request *req, struct block *block)
 {
-	return !block_find(obj, nr) &&
-	       cache_lookup(disk->chaind->cache, obj, nr) == CACHE_NO_SLOT;
-}
-
-/*
- * How many blocks to fetch when the byte @offset of an object is wanted: on
- * through the object's live data, to the end of the extension, and up to a
- * block that is here or on its way already.
- */
-static unsigned int plan_blocks(struct disk *disk, const struct qc2_index *idx,
-				uint32_t object, uint64_t offset)
-{
-	struct object *obj = disk->objects[object];
-	uint64_t first = offset / QC2_BLOCK_BYTES;
-	uint64_t extension = disk->chaind->cfg.extension_bytes;
-	uint64_t cover = offset + 1, limit, max, nr;
-	size_t i;
-
-	limit = first * QC2_BLOCK_BYTES;
-	limit += disk->extension < extension ? disk->extension : extension;
-	if (limit > obj->size)
-		limit = obj->size;
-	for (i = qc2_index_find_object(idx, object, offset);
-	     i < idx->nr_by_object && cover < limit; i++) {
-		const struct qc2_extent *ext =
-			&idx->extents[idx->by_object[i]];
-		uint64_t end = ext->offset + ext->nr_sectors * 512ULL;
-
-		if (ext->object != object || ext->offset > cover + MAX_GAP)
-			break;
-		if (end > cover)
-			cover = end;
-	}
-	if (cover > limit)
-		cover = limit;
-	max = cover > offset ? (cover - 1) / QC2_BLOCK_BYTES - first + 1 : 1;
-	if (max > FETCH_MAX_BLOCKS)
-		max = FETCH_MAX_BLOCKS;
-	for (nr = 1; nr < max && is_missing(disk, obj, first + nr); nr++)
-		;
-	return nr;
-}
-
-/*
- * A compressed cluster is unpacked as a whole: a fetch begins with the first
- * block of it and ends with the last one of a cluster, as far as they are not
- * here; otherwise it would be fetched and unpacked for each of its blocks.
- */
-static void whole_clusters(struct disk *disk, struct object *obj,
-			   uint32_t wanted, uint32_t *first, uint32_t *end)
-{
-	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
-	uint32_t blocks, start, stop;
-
-	if (1ULL << bits <= QC2_BLOCK_BYTES)
+	if (!block->marked)
 		return;
-	blocks = (1U << bits) / QC2_BLOCK_BYTES;
-	start = wanted - wanted % blocks;
-	stop = start + blocks;
-	while (*first > start && is_missing(disk, obj, *first - 1))
-		--*first;
-	if (*end > *first + FETCH_MAX_BLOCKS)
-		*end = *first + FETCH_MAX_BLOCKS;
-	if (*end > stop && *end < object_nr_blocks(obj))
-		*end -= *end % blocks;
-	while (*end < stop && *end < object_nr_blocks(obj) &&
-	       is_missing(disk, obj, *end))
-		++*end;
+	block->marked = false;
+	plan_was_useful(&req->disk->plan);
 }
 
-static const uint8_t *find_digest(const struct disk *disk, uint32_t object,
-				  const struct block *block)
-{
-	return disk->digests ?
-		qc2_digests_find(disk->digests, object, block->nr) : NULL;
-}
-
-/* A block on its way may have been begun for another disk, with its digest or none. */
-static bool has_own_digest(const struct disk *disk, uint32_t object,
-			   const struct block *block)
-{
-	const uint8_t *digest = find_digest(disk, object, block);
-
-	return digest && block->has_digest &&
-	       !memcmp(block->digest, digest, sizeof(block->digest));
-}
-
-static void set_digest(struct disk *disk, uint32_t object, struct block *block)
-{
-	const uint8_t *digest = find_digest(disk, object, block);
-
-	block->has_digest = digest;
-	if (digest)
-		memcpy(block->digest, digest, sizeof(block->digest));
-}
-
-/* Returns the block that is wanted, or NULL. */
-static struct block *fetch_from(struct disk *disk, const struct qc2_index *idx,
-				const struct piece *piece)
-{
-	struct block *blocks[FETCH_MAX_BLOCKS];
-	struct object *obj = disk->objects[piece->object];
-	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES, first = wanted;
-	uint32_t end = wanted + plan_blocks(disk, idx, piece->object,
-						piece->offset);
-	unsigned int nr;
-
-	whole_clusters(disk, obj, wanted, &first, &end);
-	for (nr = 0; nr < end - first; nr++) {
-		blocks[nr] = block_new(obj, first + nr);
-		if (!blocks[nr])
-			break;
-		set_digest(disk, piece->object, blocks[nr]);
-	}
-	if (nr > wanted - first &&
-	    !fetch_start(disk->chaind->fetcher, blocks, nr, disk->stats)) {
-		if (disk->extension < disk->chaind->cfg.extension_bytes)
-			disk->extension *= 2;
-		return blocks[wanted - first];
-	}
-	while (nr)
-		block_free(blocks[--nr]);
-	return NULL;
-}
-
-static int wait_for(struct request *req, const struct qc2_index *idx,
-		    const struct piece *piece)
+/* @fetched: set if the block was not on its way yet */
+static int wait_for(struct request *req, const struct piece *piece, bool *fetched)
 {
 	struct object *obj = req->disk->objects[piece->object];
 	struct block *block = block_find(obj, piece->offset / QC2_BLOCK_BYTES);
@@ -287,10 +167,13 @@ static int wait_for(struct request *req, const struct qc2_index *idx,
 
 	if (!block && now_us() < obj->failed_until_us)
 		return obj->failed;
-	if (!block)
-		block = fetch_from(req->disk, idx, piece);
+	if (!block) {
+		block = plan_demand(req->disk, piece);
+		*fetched = true;
+	}
 	if (!block)
 		return -ENOMEM;
+	take_mark(req, block);
 	LIST_FOREACH(wait, &req->waits, by_request) {
 		if (wait->block == block)
 			return 0;
@@ -300,9 +183,10 @@ static int wait_for(struct request *req, const struct qc2_index *idx,
 		return -ENOMEM;
 	wait->req = req;
 	wait->block = block;
-	wait->own_digest = has_own_digest(req->disk, piece->object, block);
+	wait->own_digest = plan_has_own_digest(req->disk, piece->object, block);
 	LIST_INSERT_HEAD(&block->waiters, wait, by_block);
 	LIST_INSERT_HEAD(&req->waits, wait, by_request);
+	fetch_want(block);
 	return 0;
 }
 
@@ -317,13 +201,26 @@ static void start_over(struct disk *disk)
 	}
 }
 
+static void found_cached(struct request *req, const struct piece *piece)
+{
+	struct cache *cache = req->disk->chaind->cache;
+
+	if (!req->seen)
+		cache_count_hit(cache);
+	if (cache_is_marked(cache, piece->slot)) {
+		cache_clear_mark(cache, piece->slot);
+		plan_was_useful(&req->disk->plan);
+	}
+}
+
 static void look_at(struct request *req)
 {
 	struct disk *disk = req->disk;
 	const struct qc2_index *idx;
 	uint64_t resolved = 0, to;
 	struct resolve res;
-	struct piece piece;
+	struct piece piece, missing;
+	bool fetched = false;
 	int ret = req->error;
 
 	drop_waits(req);
@@ -334,13 +231,17 @@ static void look_at(struct request *req)
 		      req->sector, req->nr_sectors);
 	while (!ret && resolve_next(&res, &piece)) {
 		if (piece.kind == PIECE_MISSING) {
-			ret = wait_for(req, idx, &piece);
+			ret = wait_for(req, &piece, &fetched);
+			missing = piece;
 			continue;
 		}
 		resolved += piece.nr_sectors;
-		if (piece.kind == PIECE_CACHED && !req->seen)
-			cache_count_hit(disk->chaind->cache);
+		if (piece.kind == PIECE_CACHED)
+			found_cached(req, &piece);
 	}
+	if (!ret && !req->seen)
+		plan_ahead(disk, idx, to, req->sector, req->nr_sectors,
+			   fetched ? &missing : NULL);
 	req->seen = true;
 	if ((ret == -ESTALE || ret == -EBADMSG) && disk_distrust(disk, ret)) {
 		start_over(disk);

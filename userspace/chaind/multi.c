@@ -132,3 +132,8 @@ int multi_add(struct multi *multi, CURL *easy)
 	return curl_multi_add_handle(multi->curl, easy) == CURLM_OK ?
 	       0 : -ENOMEM;
 }
+
+void multi_remove(struct multi *multi, CURL *easy)
+{
+	curl_multi_remove_handle(multi->curl, easy);
+}

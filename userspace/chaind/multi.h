@@ -22,4 +22,7 @@ int multi_new(struct multi **multi, sd_event *event, unsigned int connections,
 /* Starts a transfer; calls nothing back before it returns. */
 int multi_add(struct multi *multi, CURL *easy);
 
+/* Ends one without a word.  Not from within a callback of libcurl. */
+void multi_remove(struct multi *multi, CURL *easy);
+
 #endif

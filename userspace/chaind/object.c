@@ -46,15 +46,6 @@ static int make_key(uint8_t *key, const char *url, uint64_t size,
 	return ok;
 }
 
-/* "https://host:port"; what shares it is taken for one store. */
-static char *host_of(const char *url)
-{
-	const char *p = strstr(url, "://");
-
-	return p ? strndup(url, p + 3 + strcspn(p + 3, "/?#") - url) :
-		   strdup(url);
-}
-
 /* @view: "", or what tells unpacked clusters from the file itself. */
 static struct object *get(const char *url, uint64_t file_size,
 			  const char *version, const char *view, uint64_t size)
@@ -78,8 +69,8 @@ static struct object *get(const char *url, uint64_t file_size,
 	obj->refs = 1;
 	obj->url = strdup(url);
 	obj->version = strdup(version);
-	obj->host = host_of(url);
-	if (!obj->url || !obj->version || !obj->host) {
+	obj->origin = origin_of(url);
+	if (!obj->url || !obj->version || !obj->origin) {
 		object_put(obj);
 		return NULL;
 	}
@@ -135,30 +126,8 @@ void object_put(struct object *obj)
 	tdelete(obj, &objects, cmp_object);
 	free(obj->url);
 	free(obj->version);
-	free(obj->host);
 	qc2_packed_put(obj->packed);
 	free(obj);
-}
-
-void object_trouble(struct object *obj, const struct qc2_err *err)
-{
-	if (!obj->trouble.msg[0])
-		obj->trouble_since_us = now_us();
-	obj->trouble = *err;
-	if (log_allowed(&obj->log_limit)) {
-		log_warn("%s", err->msg);
-		obj->trouble_logged = true;
-	}
-}
-
-void object_recovered(struct object *obj)
-{
-	if (!obj->trouble.msg[0])
-		return;
-	if (obj->trouble_logged)
-		log_info("%s: answers again", obj->url);
-	obj->trouble_logged = false;
-	obj->trouble.msg[0] = '\0';
 }
 
 struct block *block_find(struct object *obj, uint32_t nr)

@@ -26,11 +26,13 @@
 #include "err.h"
 #include "log.h"
 #include "manifest.h"
+#include "origin.h"
 #include "packed.h"
 
 #define QC2_BLOCK_BYTES		(QC2_BLOCK_SECTORS * 512U)
 
 struct block;
+struct fetch;
 struct fetcher;
 struct request;
 
@@ -47,6 +49,8 @@ struct block {
 	uint32_t nr;		/* key in object->blocks; first for comparing */
 	struct object *obj;
 	struct fetcher *fetcher;	/* that brings it */
+	struct fetch *fetch;		/* the same, until the cache has it */
+	bool marked;			/* see cache_is_marked() */
 	bool has_digest;
 	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */
 	struct waiters waiters;
@@ -60,17 +64,10 @@ struct object {
 	/* Of an unpacked object; else NULL and @size. */
 	struct qc2_packed *packed;
 	uint64_t file_size;
-	char *host;		/* scheme, host and port of the URL */
+	struct origin *origin;
 	unsigned int refs;
 	void *blocks;		/* tree of struct block (tsearch) */
 
-	/*
-	 * Trouble with the store, for status: the last error, and since when
-	 * there was nothing but errors.  Empty text: none.
-	 */
-	struct qc2_err trouble;
-	uint64_t trouble_since_us;
-	bool trouble_logged;
 	/* A final error is not tried again before this. */
 	uint64_t failed_until_us;
 	int failed;			/* which one, a negative errno */
@@ -99,10 +96,6 @@ static inline uint64_t object_nr_blocks(const struct object *obj)
 {
 	return obj->size / QC2_BLOCK_BYTES + !!(obj->size % QC2_BLOCK_BYTES);
 }
-
-/* Errors and success of its store; the log gets one line in a while. */
-void object_trouble(struct object *obj, const struct qc2_err *err);
-void object_recovered(struct object *obj);
 
 /* The block if it is on its way, or NULL. */
 struct block *block_find(struct object *obj, uint32_t nr);

@@ -52,6 +52,7 @@ static void data_piece(struct resolve *res, struct piece *piece,
 		return;
 	}
 	piece->kind = PIECE_CACHED;
+	piece->slot = slot;
 	piece->cache_sector = (uint64_t)slot * QC2_BLOCK_SECTORS +
 			      piece->offset % QC2_BLOCK_BYTES / 512;
 }
@@ -105,7 +106,8 @@ unsigned int resolve_runs(struct resolve *res, struct qc2_run *runs,
 			.store_sector = piece.cache_sector,
 		};
 
-		if (piece.kind == PIECE_MISSING)
+		if (piece.kind == PIECE_MISSING ||
+		    (piece.kind == PIECE_CACHED && cache_is_marked(res->cache, piece.slot)))
 			continue;
 		if (nr && joins(&runs[nr - 1], &run)) {
 			runs[nr - 1].nr_sectors += run.nr_sectors;

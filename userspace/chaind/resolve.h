@@ -29,6 +29,7 @@ struct piece {
 	uint32_t object;	/* not for PIECE_ZERO; number in the chain */
 	uint64_t offset;	/* in it, bytes; likewise */
 	uint64_t cache_sector;	/* PIECE_CACHED: on the cache device */
+	uint32_t slot;		/* likewise */
 };
 
 struct resolve {
@@ -50,7 +51,8 @@ bool resolve_next(struct resolve *res, struct piece *piece);
 
 /**
  * resolve_runs() - what can be said now about the sectors of @res
- * @runs: room for @max runs; neighbours are joined, missing pieces left out
+ * @runs: room for @max runs; neighbours are joined, pieces that are missing or marked
+ *	in the cache left out
  * @complete: false if there was no room for all; may be NULL
  *
  * Return: number of runs.

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What is fetched for a read, and ahead of reads.  Main thread only. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "disk.h"
+#include "plan.h"
+
+/* A gap between live ranges of an object is fetched with them up to this. */
+#define MAX_GAP		QC2_BLOCK_BYTES
+/* How far beside its place the next read of a stream may lie, in sectors. */
+#define SLACK		256
+/* Bytes of a stream's first window. */
+#define FIRST_WINDOW	(1U << 20)
+/* Most pieces of a window; a disk of tiny pieces is planned for in more steps. */
+#define MAX_WANTS	4096
+/* Where extensions are of no use one is tried for so many reads. */
+#define TRY_ONE_OF	16
+#define ALL_USEFUL	256
+#define USEFUL_SHIFT	4	/* each tells a sixteenth */
+
+void plan_init(struct plan *plan)
+{
+	plan->useful = ALL_USEFUL / 4;
+}
+
+void plan_was_useful(struct plan *plan)
+{
+	plan->useful += ALL_USEFUL >> USEFUL_SHIFT;
+	if (plan->useful > ALL_USEFUL)
+		plan->useful = ALL_USEFUL;
+}
+
+/* It is not yet known whether it will be. */
+static void count_extension(struct plan *plan)
+{
+	plan->useful -= plan->useful >> USEFUL_SHIFT;
+	plan->extensions++;
+}
+
+/* Neither here nor on its way. */
+static bool is_missing(const struct disk *disk, struct object *obj, uint32_t nr)
+{
+	return !block_find(obj, nr) &&
+	       cache_lookup(disk->chaind->cache, obj, nr) == CACHE_NO_SLOT;
+}
+
+static const uint8_t *find_digest(const struct disk *disk, uint32_t object,
+				  const struct block *block)
+{
+	return disk->digests ?
+		qc2_digests_find(disk->digests, object, block->nr) : NULL;
+}
+
+bool plan_has_own_digest(const struct disk *disk, uint32_t object,
+			 const struct block *block)
+{
+	const uint8_t *digest = find_digest(disk, object, block);
+
+	return digest && block->has_digest &&
+	       !memcmp(block->digest, digest, sizeof(block->digest));
+}
+
+static void set_digest(struct disk *disk, uint32_t object, struct block *block)
+{
+	const uint8_t *digest = find_digest(disk, object, block);
+
+	block->has_digest = digest;
+	if (digest)
+		memcpy(block->digest, digest, sizeof(block->digest));
+}
+
+/* Blocks of a compressed cluster of an object; 1: they are independent. */
+static uint32_t cluster_blocks(const struct object *obj)
+{
+	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
+
+	return 1ULL << bits <= QC2_BLOCK_BYTES ? 1 : (1U << bits) / QC2_BLOCK_BYTES;
+}
+
+/*
+ * A compressed cluster is unpacked as a whole: a fetch begins with the first
+ * block of one and ends with the last one of one, as far as they are not
+ * here; otherwise it would be fetched and unpacked for each of its blocks.
+ */
+static void whole_clusters(struct disk *disk, struct object *obj, uint32_t *first,
+			   uint32_t *end)
+{
+	uint32_t blocks = cluster_blocks(obj), start = *first - *first % blocks;
+	uint64_t stop = *end + (blocks - *end % blocks) % blocks;
+
+	if (stop > object_nr_blocks(obj))
+		stop = object_nr_blocks(obj);
+	while (*first > start && is_missing(disk, obj, *first - 1))
+		--*first;
+	while (*end < stop && is_missing(disk, obj, *end))
+		++*end;
+}
+
+/* Blocks of one fetch: what takes as long as the wait for it, in whole clusters. */
+static uint32_t fetch_blocks(const struct object *obj)
+{
+	uint32_t blocks = cluster_blocks(obj), nr;
+
+	nr = origin_chunk(obj->origin) / QC2_BLOCK_BYTES;
+	nr -= nr % blocks;
+	return nr > FETCH_MAX_BLOCKS ? FETCH_MAX_BLOCKS : nr ? nr : blocks;
+}
+
+/* Blocks [@first, @end) of an object, all missing, as one fetch; false: no memory. */
+static bool fetch_some(struct disk *disk, enum fetch_class class, uint32_t object,
+		       uint32_t first, uint32_t end)
+{
+	struct block *blocks[FETCH_MAX_BLOCKS];
+	unsigned int nr;
+
+	for (nr = 0; nr < end - first; nr++) {
+		blocks[nr] = block_new(disk->objects[object], first + nr);
+		if (!blocks[nr])
+			break;
+		set_digest(disk, object, blocks[nr]);
+	}
+	if (nr == end - first &&
+	    !fetch_start(disk->chaind->fetcher, class, blocks, nr, disk->stats))
+		return true;
+	while (nr)
+		block_free(blocks[--nr]);
+	return false;
+}
+
+struct block *plan_demand(struct disk *disk, const struct piece *piece)
+{
+	struct object *obj = disk->objects[piece->object];
+	uint32_t wanted = piece->offset / QC2_BLOCK_BYTES;
+	uint32_t first = wanted, end = wanted + 1;
+
+	whole_clusters(disk, obj, &first, &end);
+	if (!fetch_some(disk, FETCH_DEMAND, piece->object, first, end))
+		return NULL;
+	return block_find(obj, wanted);
+}
+
+/* The same for many, ahead, in several fetches.  What is there already is left out. */
+static void fetch_ahead(struct disk *disk, uint32_t object, uint32_t first, uint32_t end)
+{
+	struct object *obj = disk->objects[object];
+	uint32_t step = fetch_blocks(obj), nr;
+
+	whole_clusters(disk, obj, &first, &end);
+	while (first < end) {
+		for (nr = 0; nr < step && first + nr < end &&
+		     is_missing(disk, obj, first + nr); nr++)
+			;
+		if (nr && !fetch_some(disk, FETCH_AHEAD, object, first, first + nr))
+			return;
+		first += nr ? nr : 1;
+	}
+}
+
+static void mark(struct disk *disk, uint32_t object, uint32_t nr)
+{
+	struct block *block = block_find(disk->objects[object], nr);
+
+	if (block)
+		block->marked = true;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Extensions
+ * ---------------------------------------------------------------------------
+ */
+
+/* Blocks that an extension of a read from an object should have. */
+static uint32_t extension_blocks(struct disk *disk, const struct object *obj)
+{
+	uint64_t max = disk->chaind->cfg.extension_bytes, chunk = origin_chunk(obj->origin);
+	uint32_t nr;
+
+	if (max > chunk)
+		max = chunk;
+	nr = max * disk->plan.useful / ALL_USEFUL / QC2_BLOCK_BYTES;
+	if (!nr && disk->plan.extensions++ % TRY_ONE_OF == 0)
+		nr = 1;
+	return nr;
+}
+
+/*
+ * How many blocks from @first on are live data, up to a block that is here or on its
+ * way already.
+ */
+static uint32_t live_blocks(struct disk *disk, const struct qc2_index *idx,
+			    uint32_t object, uint32_t first, uint32_t max)
+{
+	struct object *obj = disk->objects[object];
+	uint64_t offset = (uint64_t)first * QC2_BLOCK_BYTES, cover = offset, limit;
+	uint32_t nr;
+	size_t i;
+
+	limit = offset + (uint64_t)max * QC2_BLOCK_BYTES;
+	if (limit > obj->size)
+		limit = obj->size;
+	for (i = qc2_index_find_object(idx, object, offset);
+	     i < idx->nr_by_object && cover < limit; i++) {
+		const struct qc2_extent *ext = &idx->extents[idx->by_object[i]];
+		uint64_t end = ext->offset + ext->nr_sectors * 512ULL;
+
+		if (ext->object != object || ext->offset >= limit ||
+		    ext->offset > cover + MAX_GAP)
+			break;
+		if (end > cover)
+			cover = end;
+	}
+	if (cover > limit)
+		cover = limit;
+	max = (cover - offset + QC2_BLOCK_BYTES - 1) / QC2_BLOCK_BYTES;
+	for (nr = 0; nr < max && is_missing(disk, obj, first + nr); nr++)
+		;
+	return nr;
+}
+
+static void extend(struct disk *disk, const struct qc2_index *idx,
+		   const struct piece *missing)
+{
+	struct object *obj = disk->objects[missing->object];
+	uint32_t blocks = cluster_blocks(obj), first, nr;
+
+	first = missing->offset / QC2_BLOCK_BYTES + 1;
+	first += (blocks - first % blocks) % blocks;	/* the cluster comes anyway */
+	nr = extension_blocks(disk, obj);
+	nr = nr && first < object_nr_blocks(obj) ?
+	     live_blocks(disk, idx, missing->object, first, nr) : 0;
+	if (!nr)
+		return;
+	fetch_ahead(disk, missing->object, first, first + nr);
+	mark(disk, missing->object, first);
+	count_extension(&disk->plan);
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Streams
+ * ---------------------------------------------------------------------------
+ */
+
+/* A missing block of a window. */
+struct want {
+	uint32_t object, nr;
+	uint32_t order;			/* on the disk */
+};
+
+/* Blocks in a row of one object. */
+struct wanted_run {
+	uint32_t object, first, end;
+	uint32_t order;
+};
+
+static int by_place(const void *a, const void *b)
+{
+	const struct want *x = a, *y = b;
+
+	if (x->object != y->object)
+		return x->object > y->object ? 1 : -1;
+	if (x->nr != y->nr)
+		return x->nr > y->nr ? 1 : -1;
+	return (x->order > y->order) - (x->order < y->order);
+}
+
+static int by_order(const void *a, const void *b)
+{
+	const struct wanted_run *x = a, *y = b;
+
+	return (x->order > y->order) - (x->order < y->order);
+}
+
+/*
+ * What is missing in sectors [@from, *@to), in order; *@to is cut if that is too much.
+ * @middle: which of them is to be marked
+ */
+static unsigned int collect(struct disk *disk, const struct qc2_index *idx, uint64_t from,
+			    uint64_t *to, struct want *wants, unsigned int *middle)
+{
+	uint64_t half = from + (*to - from) / 2;
+	struct resolve res;
+	struct piece piece;
+	unsigned int nr = 0;
+
+	*middle = 0;
+	resolve_start(&res, disk->chaind->cache, idx, disk->objects, from, *to - from);
+	while (resolve_next(&res, &piece)) {
+		uint32_t block = piece.offset / QC2_BLOCK_BYTES;
+
+		if (piece.kind != PIECE_MISSING ||
+		    (nr && wants[nr - 1].object == piece.object && wants[nr - 1].nr == block) ||
+		    block_find(disk->objects[piece.object], block))
+			continue;
+		if (nr == MAX_WANTS) {
+			*to = piece.sector;
+			break;
+		}
+		if (piece.sector <= half)
+			*middle = nr;
+		wants[nr] = (struct want){ piece.object, block, nr };
+		nr++;
+	}
+	return nr;
+}
+
+/* Sorts @wants and joins them, over gaps of one block, too. */
+static unsigned int join(struct want *wants, unsigned int nr, struct wanted_run *runs)
+{
+	unsigned int nr_runs = 0, i;
+
+	qsort(wants, nr, sizeof(*wants), by_place);
+	for (i = 0; i < nr; i++) {
+		const struct want *w = &wants[i];
+		struct wanted_run *run = nr_runs ? &runs[nr_runs - 1] : NULL;
+
+		if (run && run->object == w->object && w->nr <= run->end + 1) {
+			run->end = w->nr + 1;
+			if (w->order < run->order)
+				run->order = w->order;
+			continue;
+		}
+		runs[nr_runs++] = (struct wanted_run){ w->object, w->nr, w->nr + 1, w->order };
+	}
+	qsort(runs, nr_runs, sizeof(*runs), by_order);
+	return nr_runs;
+}
+
+/* Plans for sectors [@from, @to).  Returns up to where it did. */
+static uint64_t fetch_window(struct disk *disk, const struct qc2_index *idx, uint64_t from,
+			     uint64_t to)
+{
+	struct want *wants = calloc(MAX_WANTS, sizeof(*wants)), middle;
+	struct wanted_run *runs = calloc(MAX_WANTS, sizeof(*runs));
+	unsigned int nr, nr_runs, i;
+
+	if (!wants || !runs) {
+		to = from;
+		goto out;
+	}
+	nr = collect(disk, idx, from, &to, wants, &i);
+	if (!nr)
+		goto out;
+	middle = wants[i];
+	nr_runs = join(wants, nr, runs);
+	for (i = 0; i < nr_runs; i++)
+		fetch_ahead(disk, runs[i].object, runs[i].first, runs[i].end);
+	mark(disk, middle.object, middle.nr);
+	count_extension(&disk->plan);
+out:
+	free(wants);
+	free(runs);
+	return to;
+}
+
+/* What may be ahead at once: half of the buffers, and an eighth of the cache. */
+static uint64_t max_window(const struct disk *disk)
+{
+	struct cache_stats stats;
+	unsigned int bufs;
+
+	cache_bufs(disk->chaind->cache, &bufs);
+	cache_get_stats(disk->chaind->cache, &stats);
+	if (bufs / 2 > stats.slots / 8)
+		bufs = stats.slots / 4;
+	return (uint64_t)bufs / 2 * QC2_BLOCK_BYTES;
+}
+
+/* The stream that a read goes on with, or the one to be replaced by a new one. */
+static struct stream *find_stream(struct plan *plan, uint64_t sector, bool *goes_on)
+{
+	struct stream *oldest = &plan->streams[0];
+	unsigned int i;
+
+	for (i = 0; i < PLAN_STREAMS; i++) {
+		struct stream *s = &plan->streams[i];
+
+		*goes_on = s->used && sector + SLACK >= s->pos && sector <= s->to + SLACK;
+		if (*goes_on)
+			return s;
+		if (s->used < oldest->used)
+			oldest = s;
+	}
+	return oldest;
+}
+
+/* Whether the read goes on with others; what comes next is planned for then. */
+static bool follow(struct disk *disk, const struct qc2_index *idx, uint64_t to,
+		   uint64_t sector, uint64_t end)
+{
+	struct stream *s;
+	uint64_t from, target;
+	bool goes_on;
+
+	s = find_stream(&disk->plan, sector, &goes_on);
+	s->used = ++disk->plan.clock;
+	if (!goes_on) {
+		s->pos = end;
+		s->to = end;
+		s->window = FIRST_WINDOW;
+		s->hits = 0;
+		return false;
+	}
+	if (end > s->pos) {
+		s->pos = end;
+		s->hits++;
+	}
+	from = s->to > s->pos ? s->to : s->pos;
+	target = s->pos + s->window / 512;
+	if (target > to)
+		target = to;
+	if (s->hits < 2 || from >= target || from - s->pos > s->window / 512 / 2)
+		return s->hits >= 2;
+	s->to = fetch_window(disk, idx, from, target);
+	s->window *= 2;
+	if (s->window > max_window(disk))
+		s->window = max_window(disk);
+	return true;
+}
+
+void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
+		uint64_t sector, uint64_t nr_sectors, const struct piece *missing)
+{
+	if (!follow(disk, idx, to, sector, sector + nr_sectors) && missing)
+		extend(disk, idx, missing);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Planning: which blocks are fetched for a read, and which ahead of reads.
+ *
+ * A read's own blocks are asked for alone, so that nothing delays them.  Beside that,
+ * ahead and with less right to connections:
+ *
+ * - the extension: what lies behind them in the object, as far as it is live data.  How
+ *   much depends on the store's latency and bandwidth, and on how often extensions were
+ *   of use to this disk: random reads soon have none.
+ * - streams: where reads follow each other on the disk, what comes next there, in
+ *   whichever objects it is; more each time, until it keeps the connections full.
+ *
+ * Reads of what the kernel was told of are not seen here.  So the first block of an
+ * extension and one in the middle of a stream's window are marked: kernels are not told
+ * of them until a read asks.
+ *
+ * Main thread only.
+ */
+#ifndef CHAIND_PLAN_H
+#define CHAIND_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "resolve.h"
+
+struct block;
+struct disk;
+
+#define PLAN_STREAMS	8
+
+/* Reads that follow each other. */
+struct stream {
+	uint64_t pos;			/* sector behind the last one */
+	uint64_t to;			/* planned up to that sector */
+	uint64_t window;		/* bytes of the next window */
+	uint64_t used;			/* when, by plan.clock */
+	unsigned int hits;
+};
+
+/* Of a disk; zero to begin with, but for plan_init(). */
+struct plan {
+	struct stream streams[PLAN_STREAMS];
+	uint64_t clock;
+	unsigned int useful;		/* how many extensions are, of 256 */
+	unsigned int extensions;
+};
+
+void plan_init(struct plan *plan);
+
+/* Fetches the missing block in which a piece lies.  NULL for lack of memory. */
+struct block *plan_demand(struct disk *disk, const struct piece *piece);
+
+/* A read has come to a marked block. */
+void plan_was_useful(struct plan *plan);
+
+/**
+ * plan_ahead() - a new request
+ * @idx: of the disk
+ * @to: sector up to which @idx knows
+ * @sector: first of the request
+ * @nr_sectors: its length
+ * @missing: the last piece of it that had to be fetched; NULL: nothing had to
+ */
+void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
+		uint64_t sector, uint64_t nr_sectors, const struct piece *missing);
+
+/* Whether a block has another digest than the disk's manifest says, or none. */
+bool plan_has_own_digest(const struct disk *disk, uint32_t object,
+			 const struct block *block);
+
+#endif
