@@ -135,6 +135,8 @@ static void answer(struct request *req, const struct qc2_index *idx,
 	bool complete;
 
 	end -= end % WINDOW_SECTORS;
+	if (end < plan_told_to(&disk->plan, req->sector + req->nr_sectors))
+		end = plan_told_to(&disk->plan, req->sector + req->nr_sectors);
 	if (end > size)
 		end = size;
 	if (end > known_to)

@@ -420,6 +420,19 @@ static bool follow(struct disk *disk, const struct qc2_index *idx, uint64_t to,
 	return true;
 }
 
+uint64_t plan_told_to(const struct plan *plan, uint64_t sector)
+{
+	unsigned int i;
+
+	for (i = 0; i < PLAN_STREAMS; i++) {
+		const struct stream *s = &plan->streams[i];
+
+		if (s->used && sector <= s->pos && sector + SLACK >= s->pos)
+			return s->to;
+	}
+	return 0;
+}
+
 void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
 		uint64_t sector, uint64_t nr_sectors, const struct piece *missing)
 {

@@ -66,6 +66,9 @@ void plan_was_useful(struct plan *plan);
 void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
 		uint64_t sector, uint64_t nr_sectors, const struct piece *missing);
 
+/* Up to which sector kernels are told what is known, if a read at @sector goes on with others. */
+uint64_t plan_told_to(const struct plan *plan, uint64_t sector);
+
 /* Whether a block has another digest than the disk's manifest says, or none. */
 bool plan_has_own_digest(const struct disk *disk, uint32_t object,
 			 const struct block *block);

@@ -45,7 +45,7 @@ static const struct key {
 	{ "store", "allow_local_addresses", KEY_BOOL,
 	  FIELD(allow_local_addresses), .value = "no" },
 	{ "store", "connections", KEY_NUMBER, FIELD(connections),
-	  1, 1024, "16" },
+	  1, 1024, "64" },
 	{ "store", "connect_timeout_s", KEY_NUMBER, FIELD(connect_timeout_s),
 	  1, 3600, "10" },
 	{ "store", "low_speed_time_s", KEY_NUMBER, FIELD(low_speed_time_s),
