@@ -288,6 +288,13 @@ static json_t *cache_part(const json_t *cache)
 			 "errors", (json_int_t)client_u64(cache, "errors"));
 }
 
+static json_t *stores_part(const json_t *reply)
+{
+	json_t *from = json_object_get(reply, "stores");
+
+	return json_is_array(from) ? json_incref(from) : json_array();
+}
+
 static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 {
 	json_t *disks = json_object_get(doc, "disks");
@@ -301,6 +308,7 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 				    json_pack("{s:b, s:n, s:n, s:s}", "running", 0, "version",
 					      "pid", "error", why.msg));
 		json_object_set_new(doc, "cache", json_null());
+		json_object_set_new(doc, "stores", json_array());
 		return;
 	}
 	json_object_set_new(doc, "daemon",
@@ -308,6 +316,7 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 				      client_str(reply, "version"), "pid",
 				      (json_int_t)client_u64(reply, "pid"), "error"));
 	json_object_set_new(doc, "cache", cache_part(json_object_get(reply, "cache")));
+	json_object_set_new(doc, "stores", stores_part(reply));
 	json_array_foreach(json_object_get(reply, "disks"), i, from) {
 		const char *name = client_str(from, "name");
 		json_t *disk;
@@ -432,11 +441,34 @@ static void print_disk(const json_t *disk)
 		print_field("failed", client_str(daemon, "last_error"));
 }
 
+static void print_store(const json_t *store)
+{
+	char a[OUT_SIZE_LEN];
+
+	fputs("store ", stdout);
+	out_text(stdout, client_str(store, "store"));
+	printf(": %s in %" PRIu64 " requests, first byte after %.1f ms (p99 %.1f ms), %" PRIu64
+	       " errors, %" PRIu64 " retries, %" PRIu64 " sent twice, throttled %" PRIu64
+	       " times, %" PRIu64 " of %" PRIu64 " connections in use, %" PRIu64
+	       " blocks waited for\n",
+	       human(a, store, "bytes"), client_u64(store, "requests"),
+	       client_u64(store, "first_byte_p50_us") / 1000.0,
+	       client_u64(store, "first_byte_p99_us") / 1000.0, client_u64(store, "errors"),
+	       client_u64(store, "retries"), client_u64(store, "hedges"),
+	       client_u64(store, "throttled"), client_u64(store, "running"),
+	       client_u64(store, "limit"), client_u64(store, "waiting"));
+	if (!*client_str(store, "trouble"))
+		return;
+	printf("  no success for %" PRIu64 " s: ", client_u64(store, "trouble_s"));
+	out_text(stdout, client_str(store, "trouble"));
+	putchar('\n');
+}
+
 int status_show(struct ctl *ctl, struct qc2_err *err)
 {
 	const char *only = ctl->arg[0];
 	char a[OUT_SIZE_LEN], b[OUT_SIZE_LEN];
-	json_t *doc, *disk, *daemon, *cache;
+	json_t *doc, *disk, *daemon, *cache, *store;
 	size_t i;
 	int ret;
 
@@ -449,6 +481,8 @@ int status_show(struct ctl *ctl, struct qc2_err *err)
 	cache = json_object_get(doc, "cache");
 	json_array_foreach(json_object_get(doc, "disks"), i, disk)
 		print_disk(disk);
+	json_array_foreach(json_object_get(doc, "stores"), i, store)
+		print_store(store);
 	if (json_is_object(cache)) {
 		printf("cache: ");
 		out_text(stdout, client_str(cache, "path"));

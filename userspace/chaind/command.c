@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "disk.h"
+#include "fetch.h"
 #include "miss.h"
 
 /* Who waits for a chain to be opened. */
@@ -181,6 +182,41 @@ static json_t *cache_status(struct chaind *chaind)
 			 (json_int_t)s.errors);
 }
 
+static json_t *store_status(const struct origin *o)
+{
+	const struct qc2_latency *first = &o->first_byte;
+	bool troubled = o->trouble.msg[0];
+
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI sI sI sI sI so so}",
+			 "store", o->name,
+			 "requests", (json_int_t)o->requests,
+			 "bytes", (json_int_t)o->bytes,
+			 "errors", (json_int_t)o->errors,
+			 "retries", (json_int_t)o->retries,
+			 "hedges", (json_int_t)o->hedges,
+			 "hedges_won", (json_int_t)o->hedges_won,
+			 "throttled", (json_int_t)o->throttled,
+			 "running", (json_int_t)origin_running(o),
+			 "limit", (json_int_t)o->limit,
+			 "waiting", (json_int_t)fetch_waiting(o),
+			 "first_byte_p50_us", (json_int_t)qc2_latency_at(first, 500),
+			 "first_byte_p99_us", (json_int_t)qc2_latency_at(first, 990),
+			 "bytes_per_second", (json_int_t)o->bandwidth,
+			 "trouble", text_or_null(o->trouble.msg),
+			 "trouble_s", troubled ?
+			 json_integer((now_us() - o->trouble_since_us) / 1000000) : json_null());
+}
+
+static json_t *stores_status(void)
+{
+	json_t *stores = json_array();
+	const struct origin *o;
+
+	LIST_FOREACH(o, &origins, entry)
+		json_array_append_new(stores, store_status(o));
+	return stores;
+}
+
 static json_t *links_status(const struct disk *disk)
 {
 	json_t *links = json_array();
@@ -287,9 +323,9 @@ static json_t *do_status(struct chaind *chaind, json_t *request)
 		if (!name || !strcmp(name, disk->info.name))
 			json_array_append_new(disks, disk_status(disk));
 	}
-	return json_pack("{sb ss si so so}", "ok", 1, "version", QC2_VERSION,
+	return json_pack("{sb ss si so so so}", "ok", 1, "version", QC2_VERSION,
 			 "pid", (int)getpid(), "cache", cache_status(chaind),
-			 "disks", disks);
+			 "stores", stores_status(), "disks", disks);
 }
 
 void command_run(struct chaind *chaind, json_t *request,
