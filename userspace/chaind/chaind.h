@@ -24,6 +24,7 @@
 struct control;
 struct disk;
 struct misses;
+struct replicas;
 
 TAILQ_HEAD(disk_list, disk);
 
@@ -35,6 +36,7 @@ struct chaind {
 	struct kernel *kernel;
 	struct cache *cache;
 	struct fetcher *fetcher;
+	struct replicas *replicas;
 	struct pool *open_pool;		/* headers, and windows of the index */
 	struct pool *table_pool;	/* all of the index */
 	struct misses *misses;

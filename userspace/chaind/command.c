@@ -244,14 +244,15 @@ static json_t *stalled_status(const struct disk *disk)
 	if (disk->opening && disk->error.msg[0])
 		return any_text(disk->error.msg);
 	for (i = 0; disk->chain && i < 2 * disk->chain->nr_links; i++) {
-		const struct object *obj = disk->objects[i];
+		struct object *obj = disk->objects[i];
+		const struct origin *o = obj ? object_place(obj, NULL)->origin : NULL;
 
-		if (!obj || !obj->origin->trouble.msg[0])
+		if (!o || !o->trouble.msg[0])
 			continue;
 		qc2_fail(&text, EAGAIN, "%s (no success for %llu s)",
-			 obj->origin->trouble.msg,
+			 o->trouble.msg,
 			 (unsigned long long)(now_us() -
-				obj->origin->trouble_since_us) / 1000000);
+				o->trouble_since_us) / 1000000);
 		return any_text(text.msg);
 	}
 	return json_null();

@@ -10,6 +10,7 @@
 #include "disk.h"
 #include "miss.h"
 #include "opening.h"
+#include "replica.h"
 #include "table.h"
 
 #define MAX_RETRY_MS		10000
@@ -135,7 +136,12 @@ static int make_link_objects(struct disk *disk, size_t i)
 		*unpacked = object_get_unpacked(link->url, link->size, link->version,
 						i ? NULL : disk->chain->snapshot,
 						link->packed, link->virtual_size);
-	return *data && (!link->packed || *unpacked) ? 0 : -ENOMEM;
+	if (!*data || (link->packed && !*unpacked))
+		return -ENOMEM;
+	replicas_find(disk->chaind->replicas, *data);
+	if (*unpacked)
+		replicas_find(disk->chaind->replicas, *unpacked);
+	return 0;
 }
 
 /* Those to which what is known of the index leads. */

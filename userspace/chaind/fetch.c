@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "fetch.h"
+#include "retry_budget.h"
 #include "transfer.h"
 #include "unpack.h"
 
@@ -21,6 +22,8 @@
 #define MAX_BACKOFF_MS		10000
 /* Answers of a store that correct what was asked, in a row. */
 #define MAX_CORRECTED		2
+/* So many fetches ahead go to the fastest place, then one to another. */
+#define TRY_OTHERS		64
 /* How long after a final error an object's next one is given at once. */
 #define FAILED_US		1000000
 
@@ -30,6 +33,7 @@ enum fetch_state { QUEUED, RUNNING, RESTING };
 struct carry {
 	struct transfer t;
 	struct fetch *fetch;
+	struct place *place;
 	unsigned int first, at;		/* @at is the block that is filled now */
 	unsigned int filled;		/* bytes of it */
 	bool is_hedge;
@@ -40,7 +44,7 @@ struct carry {
 struct fetch {
 	struct fetcher *fetcher;
 	struct object *obj;
-	struct origin *origin;
+	struct place *place;	/* that is asked next, or was last */
 	enum fetch_class class;
 	enum fetch_state state;
 	struct block **blocks;		/* [next, nr) are still to come */
@@ -65,6 +69,7 @@ struct fetcher {
 	void (*block_done)(struct block *block, int ret);
 	struct transfers *transfers;
 	struct pool *unpack_pool;
+	unsigned int nr_ahead;		/* fetches of that class so far */
 	sd_event_source *pump_source, *pause_source;
 };
 
@@ -96,7 +101,7 @@ static void wake_pump(void *arg)
 /* A fetch is in one list of its origin. */
 static struct fetch_list *list_of(const struct fetch *fetch)
 {
-	struct origin *o = fetch->origin;
+	struct origin *o = fetch->place->origin;
 
 	return fetch->state == QUEUED ? &o->queue[fetch->class] :
 	       fetch->state == RUNNING ? &o->running_list : &o->resting;
@@ -108,6 +113,14 @@ static void move(struct fetch *fetch, enum fetch_state state)
 	fetch->state = state;
 	TAILQ_INSERT_TAIL(list_of(fetch), fetch, entry);
 	wake_pump(fetch->fetcher);
+}
+
+/* The same at another place. */
+static void set_place(struct fetch *fetch, struct place *place)
+{
+	TAILQ_REMOVE(list_of(fetch), fetch, entry);
+	fetch->place = place;
+	TAILQ_INSERT_TAIL(list_of(fetch), fetch, entry);
 }
 
 static void fetch_free(struct fetch *fetch)
@@ -292,6 +305,7 @@ static int on_rested(sd_event_source *source, uint64_t usec, void *arg)
 	struct fetch *fetch = arg;
 
 	fetch->timer = sd_event_source_disable_unref(fetch->timer);
+	set_place(fetch, object_place(fetch->obj, NULL));
 	if (is_wanted(fetch))
 		move(fetch, QUEUED);
 	else
@@ -322,17 +336,26 @@ static unsigned int retry_ms(const struct fetch *fetch, unsigned int retry_after
 {
 	unsigned int ms = qc2_backoff_ms(fetch->tries, MAX_BACKOFF_MS);
 
+	if (!qc2_retry_allowed())
+		ms = MAX_BACKOFF_MS;
 	return ms > retry_after_ms ? ms : retry_after_ms;
 }
 
 /* The fetch has no transfer any more, because of an error that may pass. */
 static bool try_again(struct fetch *fetch, unsigned int retry_after_ms)
 {
+	struct place *old = fetch->place;
+
 	if (!is_wanted(fetch))
 		return false;
 	fetch->class = FETCH_DEMAND;	/* it is in no queue now */
 	fetch->tries++;
-	fetch->origin->retries++;
+	old->origin->retries++;
+	set_place(fetch, object_place(fetch->obj, old));
+	if (fetch->place != old) {
+		move(fetch, QUEUED);
+		return true;
+	}
 	return rest(fetch, retry_ms(fetch, retry_after_ms));
 }
 
@@ -340,7 +363,7 @@ static void fetch_failed(struct fetch *fetch, int ret, unsigned int retry_after_
 			 const struct qc2_err *err)
 {
 	struct object *obj = fetch->obj;
-	bool may_pass = ret == -EAGAIN || ret == -ENOMEM;
+	bool may_pass = ret == -EAGAIN || ret == -ENOMEM || fetch->place != obj->places;
 
 	fetch->stats->errors++;
 	if (may_pass && try_again(fetch, retry_after_ms))
@@ -440,7 +463,8 @@ static void arm_hedge(struct carry *c, uint64_t us)
 	sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }
 
-static struct carry *carry_new(struct fetch *fetch, unsigned int slot)
+static struct carry *carry_new(struct fetch *fetch, unsigned int slot,
+			       struct place *place)
 {
 	unsigned int nr = fetch->nr - fetch->next;
 	struct carry *c = calloc(1, sizeof(*c) + nr * sizeof(c->bufs[0]));
@@ -452,6 +476,7 @@ static struct carry *carry_new(struct fetch *fetch, unsigned int slot)
 		return NULL;
 	}
 	c->fetch = fetch;
+	c->place = place;
 	c->first = fetch->next;
 	c->at = fetch->next;
 	c->is_hedge = slot;
@@ -467,12 +492,12 @@ static int send_get(struct carry *c, uint64_t offset, uint64_t len, struct qc2_e
 
 	c->t = (struct transfer){
 		.get = {
-			.url = obj->url, .offset = offset, .len = len,
-			.size = obj->file_size, .version = obj->version,
+			.url = c->place->url, .offset = offset, .len = len,
+			.size = obj->file_size, .version = c->place->version,
 			.data = obj->packed ? packed_data :
-				fetch->origin->is_file ? file_data : http_data,
+				c->place->origin->is_file ? file_data : http_data,
 		},
-		.origin = fetch->origin,
+		.origin = c->place->origin,
 		.class = fetch->class,
 		.done = transfer_over,
 	};
@@ -484,9 +509,9 @@ static int send_get(struct carry *c, uint64_t offset, uint64_t len, struct qc2_e
 }
 
 /* Nothing came for too long: ask once more. */
-static void start_hedge(struct fetch *fetch)
+static void start_hedge(struct fetch *fetch, struct place *place)
 {
-	struct carry *c = carry_new(fetch, 1);
+	struct carry *c = carry_new(fetch, 1, place);
 	uint64_t start, end;
 	struct qc2_err err;
 
@@ -498,13 +523,14 @@ static void start_hedge(struct fetch *fetch)
 }
 
 /* Compressed data is gathered in one place: the old transfer has to go. */
-static void restart_packed(struct carry *c)
+static void restart_packed(struct carry *c, struct place *place)
 {
 	struct fetch *fetch = c->fetch;
 	struct qc2_err err;
 	int ret;
 
 	transfer_cancel(&c->t);
+	c->place = place;
 	unpack_range_done(fetch->unpack, false);
 	ret = start_carry(fetch, &err);
 	if (ret) {
@@ -513,13 +539,15 @@ static void restart_packed(struct carry *c)
 	}
 }
 
-static bool has_connection(const struct fetcher *fetcher, enum fetch_class class);
+static bool may_start(const struct fetcher *fetcher, const struct origin *o,
+		      enum fetch_class class, uint64_t now);
 
 static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct carry *c = arg;
 	struct fetch *fetch = c->fetch;
-	struct origin *origin = fetch->origin;
+	struct place *place = object_place(fetch->obj, c->place);
+	struct origin *origin = c->t.origin;
 	uint64_t now = now_us(), after = origin_hedge_us(origin);
 	uint64_t idle = now - (c->t.last_us ? c->t.last_us : c->t.start_us);
 
@@ -527,15 +555,15 @@ static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 		return 0;
 	if (idle < after) {
 		arm_hedge(c, after - idle);
-	} else if (!origin_has_room(origin, FETCH_DEMAND, now) ||
-		   !has_connection(fetch->fetcher, FETCH_DEMAND) ||
+	} else if (place->origin->is_file ||
+		   !may_start(fetch->fetcher, place->origin, FETCH_DEMAND, now) ||
 		   !origin_take_hedge(origin, now)) {
 		arm_hedge(c, after);
 	} else if (fetch->unpack) {
 		arm_hedge(c, 2 * after);
-		restart_packed(c);
+		restart_packed(c, place);
 	} else {
-		start_hedge(fetch);
+		start_hedge(fetch, place);
 	}
 	return 0;
 }
@@ -544,11 +572,12 @@ static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 static void want_hedge(struct carry *c)
 {
 	struct fetch *fetch = c->fetch;
-	uint64_t after = origin_hedge_us(fetch->origin);
+	struct origin *origin = c->place->origin;
+	uint64_t after = origin_hedge_us(origin);
 
-	if (fetch->origin->is_file)
+	if (origin->is_file)
 		return;
-	origin_earn_hedge(fetch->origin);
+	origin_earn_hedge(origin);
 	if (!after || c->timer)
 		return;
 	if (sd_event_add_time_relative(fetch->fetcher->event, &c->timer,
@@ -584,7 +613,7 @@ static int start_carry(struct fetch *fetch, struct qc2_err *err)
 /* Buffers are there: see has_bufs(). */
 static void start_fetch(struct fetch *fetch)
 {
-	struct carry *c = carry_new(fetch, 0);
+	struct carry *c = carry_new(fetch, 0, fetch->place);
 	struct qc2_err err;
 	int ret;
 
@@ -643,6 +672,8 @@ static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err
 		while (fetch->next < fetch->nr)
 			take_buf(c, fetch->next);
 	}
+	if (ret && ret != -EAGAIN && ret != -ENOMEM && c->place != fetch->obj->places)
+		object_place_failed(c->place, ret, err);
 	if (fetch->next == fetch->nr) {
 		if (other) {
 			transfer_cancel(&other->t);
@@ -658,11 +689,14 @@ static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err
 			move(fetch, QUEUED);
 		return;
 	}
-	free_carry(c);
-	if (!other)
-		fetch_failed(fetch, ret, retry_after_ms, err);
-	else
+	if (other) {
 		fetch->stats->errors++;
+		free_carry(c);
+		return;
+	}
+	set_place(fetch, c->place);
+	free_carry(c);
+	fetch_failed(fetch, ret, retry_after_ms, err);
 }
 
 /*
@@ -721,7 +755,7 @@ static bool append(struct fetch *fetch, struct fetch *tail)
 /* Reads that wait for neighbours in an object share a GET, if it is not too long. */
 static void join_neighbours(struct fetch *fetch)
 {
-	unsigned int max = origin_chunk(fetch->origin) / QC2_BLOCK_BYTES;
+	unsigned int max = origin_chunk(fetch->place->origin) / QC2_BLOCK_BYTES;
 
 	if (fetch->class != FETCH_DEMAND || fetch->obj->packed)
 		return;
@@ -731,7 +765,7 @@ static void join_neighbours(struct fetch *fetch)
 		struct fetch *tail = block ? block->fetch : NULL;
 
 		if (!tail || tail->state != QUEUED || tail->class != FETCH_DEMAND ||
-		    tail->origin != fetch->origin || tail->next || tail->stats != fetch->stats ||
+		    tail->place != fetch->place || tail->next || tail->stats != fetch->stats ||
 		    tail->blocks[0] != block || fetch->nr + tail->nr > FETCH_MAX_BLOCKS ||
 		    !append(fetch, tail))
 			break;
@@ -805,6 +839,10 @@ static struct fetch *fetch_new(struct fetcher *fetcher, enum fetch_class class,
 
 	if (!fetch)
 		return NULL;
+	fetch->place = object_place(blocks[0]->obj, NULL);
+	/* Others are asked now and then, to see whether they became faster. */
+	if (class != FETCH_DEMAND && ++fetcher->nr_ahead % TRY_OTHERS == 0)
+		fetch->place = object_place(blocks[0]->obj, fetch->place);
 	fetch->blocks = calloc(nr, sizeof(*fetch->blocks));
 	if (!fetch->blocks) {
 		free(fetch);
@@ -813,7 +851,6 @@ static struct fetch *fetch_new(struct fetcher *fetcher, enum fetch_class class,
 	fetch->fetcher = fetcher;
 	fetch->class = class;
 	fetch->obj = object_ref(blocks[0]->obj);
-	fetch->origin = fetch->obj->origin;
 	fetch->stats = stats;
 	stats->refs++;
 	fetch->nr = nr;
@@ -846,7 +883,8 @@ static struct fetch *split(struct fetch *fetch, unsigned int at)
 	if (!tail)
 		return NULL;
 	fetch->nr = at;
-	TAILQ_INSERT_AFTER(&fetch->origin->queue[fetch->class], fetch, tail, entry);
+	tail->place = fetch->place;
+	TAILQ_INSERT_AFTER(&fetch->place->origin->queue[fetch->class], fetch, tail, entry);
 	return tail;
 }
 

@@ -29,6 +29,7 @@
 #include "disk.h"
 #include "log.h"
 #include "miss.h"
+#include "replica.h"
 
 #define OPEN_THREADS	16
 #define TABLE_THREADS	4
@@ -192,6 +193,8 @@ static int setup_parts(struct qc2_err *err)
 	if (!ret)
 		ret = misses_new(&chaind.misses, &chaind);
 	if (!ret)
+		ret = replicas_new(&chaind.replicas, chaind.event, &chaind.store_cfg);
+	if (!ret)
 		ret = pool_new(&chaind.open_pool, chaind.event, OPEN_THREADS);
 	if (!ret)
 		ret = pool_new(&chaind.table_pool, chaind.event, TABLE_THREADS);
@@ -211,6 +214,7 @@ static void stop(void)
 	pool_free(chaind.open_pool);
 	pool_free(chaind.table_pool);
 	fetcher_stop(chaind.fetcher);
+	replicas_stop(chaind.replicas);
 	cache_close(chaind.cache);
 }
 

@@ -9,6 +9,9 @@
 
 #include "multi.h"
 
+/* Requests at once on a connection of HTTP/2. */
+#define MAX_STREAMS	8L
+
 struct multi {
 	sd_event *event;
 	CURLM *curl;
@@ -123,6 +126,8 @@ int multi_new(struct multi **out, sd_event *event, unsigned int connections,
 	curl_multi_setopt(multi->curl, CURLMOPT_TIMERFUNCTION, set_timer);
 	curl_multi_setopt(multi->curl, CURLMOPT_TIMERDATA, multi);
 	curl_multi_setopt(multi->curl, CURLMOPT_MAXCONNECTS, (long)connections);
+	/* HTTP/2: one TCP connection would be slower than several. */
+	curl_multi_setopt(multi->curl, CURLMOPT_MAX_CONCURRENT_STREAMS, MAX_STREAMS);
 	*out = multi;
 	return 0;
 }

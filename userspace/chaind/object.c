@@ -2,6 +2,7 @@
 /*
  * The table of objects and of their blocks on the way.  Main thread only.
  */
+#include <errno.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,9 @@
 #include <openssl/evp.h>
 
 #include "object.h"
+
+/* A replica that refuses is left alone for so long. */
+#define REFUSED_US	60000000
 
 static void *objects;		/* tree by key (tsearch) */
 
@@ -46,6 +50,22 @@ static int make_key(uint8_t *key, const char *url, uint64_t size,
 	return ok;
 }
 
+int object_add_place(struct object *obj, const char *url)
+{
+	struct place *place = &obj->places[obj->nr_places];
+
+	if (obj->nr_places == OBJECT_MAX_PLACES)
+		return -E2BIG;
+	place->url = strdup(url);
+	place->origin = origin_of(url);
+	if (!place->url || !place->origin) {
+		free(place->url);
+		return -ENOMEM;
+	}
+	obj->nr_places++;
+	return 0;
+}
+
 /* @view: "", or what tells unpacked clusters from the file itself. */
 static struct object *get(const char *url, uint64_t file_size,
 			  const char *version, const char *view, uint64_t size)
@@ -69,8 +89,12 @@ static struct object *get(const char *url, uint64_t file_size,
 	obj->refs = 1;
 	obj->url = strdup(url);
 	obj->version = strdup(version);
-	obj->origin = origin_of(url);
-	if (!obj->url || !obj->version || !obj->origin) {
+	if (!obj->url || !obj->version || object_add_place(obj, url)) {
+		object_put(obj);
+		return NULL;
+	}
+	obj->places[0].version = strdup(version);
+	if (!obj->places[0].version) {
 		object_put(obj);
 		return NULL;
 	}
@@ -121,13 +145,55 @@ struct object *object_ref(struct object *obj)
 
 void object_put(struct object *obj)
 {
+	unsigned int i;
+
 	if (--obj->refs)
 		return;
+	for (i = 0; i < obj->nr_places; i++) {
+		free(obj->places[i].url);
+		free(obj->places[i].version);
+	}
 	tdelete(obj, &objects, cmp_object);
 	free(obj->url);
 	free(obj->version);
 	qc2_packed_put(obj->packed);
 	free(obj);
+}
+
+/* Whether there is reason to think that it will not answer. */
+static bool in_trouble(const struct place *place)
+{
+	return place->origin->failures || now_us() < place->not_before_us;
+}
+
+/* Lower is better. */
+static uint64_t cost(const struct place *place)
+{
+	uint64_t us = qc2_latency_at(&place->origin->first_byte, 500);
+
+	return us + ((uint64_t)in_trouble(place) << 40);
+}
+
+struct place *object_place(struct object *obj, struct place *avoid)
+{
+	struct place *best = NULL, *place;
+
+	for (place = obj->places; place < obj->places + obj->nr_places; place++) {
+		if (!place->version || place->lost || place == avoid)
+			continue;
+		if (!best || cost(place) < cost(best))
+			best = place;
+	}
+	/* One in trouble is no better than the one that is avoided. */
+	return avoid && (!best || in_trouble(best)) ? avoid : best;
+}
+
+void object_place_failed(struct place *place, int ret, const struct qc2_err *err)
+{
+	log_warn("%s (the replica is not used %s)", err->msg,
+		 ret == -ESTALE ? "any more" : "for a while");
+	place->lost = ret == -ESTALE;
+	place->not_before_us = now_us() + REFUSED_US;
 }
 
 struct block *block_find(struct object *obj, uint32_t nr)

@@ -56,15 +56,31 @@ struct block {
 	struct waiters waiters;
 };
 
+/*
+ * Where the bytes of an object are: first its URL, then the replicas that the stores
+ * file names.  A replica is used once it was found to be the same, see replica.h.
+ */
+struct place {
+	char *url;
+	char *version;			/* set once; NULL: not known, so not used */
+	struct origin *origin;
+	bool lost;			/* it is another object now */
+	uint64_t not_before_us;		/* it was refused */
+};
+
+#define OBJECT_MAX_PLACES	8
+
 struct object {
 	uint8_t key[32];	/* SHA-256 of what object_get() was given; first */
 	char *url;
 	uint64_t size;		/* bytes */
 	char *version;
+	struct place places[OBJECT_MAX_PLACES];
+	unsigned int nr_places;
+	bool has_replicas;	/* they were looked for */
 	/* Of an unpacked object; else NULL and @size. */
 	struct qc2_packed *packed;
 	uint64_t file_size;
-	struct origin *origin;
 	unsigned int refs;
 	void *blocks;		/* tree of struct block (tsearch) */
 
@@ -90,12 +106,24 @@ struct object *object_get_unpacked(const char *url, uint64_t size,
 				   struct qc2_packed *packed,
 				   uint64_t virtual_size);
 struct object *object_ref(struct object *obj);
+
+/* One more place, without a version.  Return: 0; -E2BIG or -ENOMEM. */
+int object_add_place(struct object *obj, const char *url);
 void object_put(struct object *obj);
 
 static inline uint64_t object_nr_blocks(const struct object *obj)
 {
 	return obj->size / QC2_BLOCK_BYTES + !!(obj->size % QC2_BLOCK_BYTES);
 }
+
+/**
+ * object_place() - where to read from: the fastest place that is not in trouble
+ * @avoid: not there, if there is another one that is not in trouble; or NULL
+ */
+struct place *object_place(struct object *obj, struct place *avoid);
+
+/* A replica gave an error that does not pass: it is left alone for a while or for good. */
+void object_place_failed(struct place *place, int ret, const struct qc2_err *err);
 
 /* The block if it is on its way, or NULL. */
 struct block *block_find(struct object *obj, uint32_t nr);

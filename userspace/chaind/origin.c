@@ -76,11 +76,19 @@ struct origin *origin_of(const char *url)
 	return o;
 }
 
+void origin_cap(struct origin *o, unsigned int connections)
+{
+	if (connections < o->max)
+		o->max = connections;
+	if (o->limit > o->max)
+		o->limit = o->max;
+}
+
 bool origin_has_room(const struct origin *o, enum fetch_class class, uint64_t now)
 {
 	unsigned int room = o->limit;
 
-	if (o->refreshing || now < o->not_before_us)
+	if (o->needs_keys || now < o->not_before_us)
 		return false;
 	if (o->failures >= MANY_FAILURES && room > FEW)
 		room = FEW;

@@ -43,7 +43,8 @@ struct origin {
 	unsigned int good;		/* successes since @limit was changed */
 	uint64_t cut_us;		/* when @limit was cut */
 	uint64_t not_before_us;		/* it asked for a pause up to then */
-	bool refreshing;		/* credentials, without which nothing starts */
+	bool needs_keys;		/* nothing starts until it has credentials */
+	bool renewing;			/* they are being asked for */
 
 	struct qc2_latency first_byte;	/* from the request to it */
 	uint64_t bandwidth;		/* of one transfer, bytes/s; 0: not known */
@@ -69,6 +70,9 @@ void origin_setup(unsigned int connections);
 
 /* The origin of a canonical URL; NULL for lack of memory. */
 struct origin *origin_of(const char *url);
+
+/* The stores file has a limit for it. */
+void origin_cap(struct origin *o, unsigned int connections);
 
 /* Whether one more transfer may be started now. */
 bool origin_has_room(const struct origin *o, enum fetch_class class, uint64_t now);

@@ -98,11 +98,11 @@ static void whole_clusters(struct disk *disk, struct object *obj, uint32_t *firs
 }
 
 /* Blocks of one fetch: what takes as long as the wait for it, in whole clusters. */
-static uint32_t fetch_blocks(const struct object *obj)
+static uint32_t fetch_blocks(struct object *obj)
 {
 	uint32_t blocks = cluster_blocks(obj), nr;
 
-	nr = origin_chunk(obj->origin) / QC2_BLOCK_BYTES;
+	nr = origin_chunk(object_place(obj, NULL)->origin) / QC2_BLOCK_BYTES;
 	nr -= nr % blocks;
 	return nr > FETCH_MAX_BLOCKS ? FETCH_MAX_BLOCKS : nr ? nr : blocks;
 }
@@ -172,9 +172,10 @@ static void mark(struct disk *disk, uint32_t object, uint32_t nr)
  */
 
 /* Blocks that an extension of a read from an object should have. */
-static uint32_t extension_blocks(struct disk *disk, const struct object *obj)
+static uint32_t extension_blocks(struct disk *disk, struct object *obj)
 {
-	uint64_t max = disk->chaind->cfg.extension_bytes, chunk = origin_chunk(obj->origin);
+	uint64_t chunk = origin_chunk(object_place(obj, NULL)->origin);
+	uint64_t max = disk->chaind->cfg.extension_bytes;
 	uint32_t nr;
 
 	if (max > chunk)

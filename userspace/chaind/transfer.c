@@ -8,17 +8,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "credentials.h"
 #include "multi.h"
+#include "retry_budget.h"
+#include "site.h"
 #include "transfer.h"
 
 #define FILE_THREADS	4
+#define KEYS_THREADS	2
+/* When credentials cannot be had, they are asked for again after this. */
+#define KEYS_PAUSE_US	5000000
 
 struct transfers {
 	const struct qc2_store_config *cfg;
 	struct multi *multi;
-	struct pool *file_pool;
+	struct pool *file_pool, *keys_pool;
 	void (*wake)(void *arg);
 	void *arg;
+};
+
+/* Asking for credentials. */
+struct renewal {
+	struct job job;
+	struct transfers *all;
+	struct origin *origin;
+	struct qc2_site *site;
+	int ret;
+	struct qc2_err err;
 };
 
 static struct transfer *of_job(struct job *job)
@@ -31,6 +47,56 @@ static void clean(struct transfer *t)
 	qc2_get_cleanup(&t->get);
 	curl_easy_cleanup(t->easy);
 	t->easy = NULL;
+}
+
+/* In a pool thread. */
+static void renewal_run(struct job *job)
+{
+	struct renewal *r = (struct renewal *)job;
+
+	r->ret = qc2_credentials_refresh(r->site->creds, &r->err);
+}
+
+static void renewal_done(struct job *job)
+{
+	struct renewal *r = (struct renewal *)job;
+	uint64_t now = now_us();
+
+	if (r->ret) {
+		origin_failed(r->origin, &r->err, now);
+		if (r->origin->needs_keys)
+			r->origin->not_before_us = now + KEYS_PAUSE_US;
+	}
+	r->origin->needs_keys = false;
+	r->origin->renewing = false;
+	r->all->wake(r->all->arg);
+	free(r);
+}
+
+/* One at a time for each origin. */
+static void renew_keys(struct transfers *all, struct origin *o, struct qc2_site *site)
+{
+	struct renewal *r;
+
+	if (o->renewing)
+		return;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return;		/* the next transfer tries again */
+	r->job.run = renewal_run;
+	r->job.done = renewal_done;
+	r->all = all;
+	r->origin = o;
+	r->site = site;
+	o->renewing = true;
+	pool_submit(all->keys_pool, &r->job);
+}
+
+/* The origin gets no transfers until there are keys. */
+static void wait_for_keys(struct transfer *t)
+{
+	renew_keys(t->all, t->origin, t->get.site);
+	t->origin->needs_keys = t->origin->renewing;
 }
 
 /* Measures, and passes on. */
@@ -57,10 +123,14 @@ static void learn(struct transfer *t, int ret, const struct qc2_err *err)
 	o->bytes += t->get.got;
 	if (!ret && t->first_us)
 		origin_body(o, t->get.got, now - t->first_us);
+	if (!ret)
+		qc2_retry_success();
 	if (t->get.throttled)
 		origin_throttled(o, t->get.retry_after_ms, now);
 	if (ret == -EAGAIN && !t->get.corrected && !t->get.needs_keys)
 		origin_failed(o, err, now);
+	if (t->get.needs_keys)
+		wait_for_keys(t);
 }
 
 static void http_done(void *arg, CURLcode code)
@@ -96,9 +166,16 @@ static void file_done(struct job *job)
 static int start_http(struct transfers *all, struct transfer *t, struct qc2_err *err)
 {
 	int ret = qc2_get_prepare(&t->get, t->easy, all->cfg, err);
+	struct qc2_site *site = t->get.site;
 
+	if (t->get.needs_keys)
+		wait_for_keys(t);
 	if (ret)
 		return ret;
+	if (site && site->connections)
+		origin_cap(t->origin, site->connections);
+	if (site && site->creds && qc2_credentials_due(site->creds))
+		renew_keys(all, t->origin, site);
 	curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
 	ret = multi_add(all->multi, t->easy);
 	return ret ? qc2_fail(err, -ret, "%s: out of memory", t->get.url) : 0;
@@ -162,6 +239,8 @@ int transfers_new(struct transfers **out, sd_event *event,
 	ret = multi_new(&all->multi, event, connections, http_done);
 	if (!ret)
 		ret = pool_new(&all->file_pool, event, FILE_THREADS);
+	if (!ret)
+		ret = pool_new(&all->keys_pool, event, KEYS_THREADS);
 	if (ret)
 		return ret;	/* the program ends */
 	*out = all;
@@ -170,6 +249,8 @@ int transfers_new(struct transfers **out, sd_event *event,
 
 void transfers_stop(struct transfers *all)
 {
-	if (all)
-		pool_free(all->file_pool);
+	if (!all)
+		return;
+	pool_free(all->file_pool);
+	pool_free(all->keys_pool);
 }

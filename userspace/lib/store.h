@@ -70,8 +70,6 @@ struct qc2_get {
 	int (*data)(void *arg, const void *buf, size_t len);
 	void *arg;
 	uint64_t got;
-	unsigned int retry_after_ms;
-	bool throttled, corrected, needs_keys;
 
 	struct qc2_site *site;
 	unsigned int retry_after_ms;
