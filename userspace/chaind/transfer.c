@@ -16,6 +16,8 @@
 
 #define FILE_THREADS	4
 #define KEYS_THREADS	2
+/* Slower than that for the whole of a transfer is as good as nothing. */
+#define MIN_BYTES_PER_S	16384
 /* When credentials cannot be had, they are asked for again after this. */
 #define KEYS_PAUSE_US	5000000
 
@@ -177,6 +179,9 @@ static int start_http(struct transfers *all, struct transfer *t, struct qc2_err 
 	if (site && site->creds && qc2_credentials_due(site->creds))
 		renew_keys(all, t->origin, site);
 	curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
+	curl_easy_setopt(t->easy, CURLOPT_TIMEOUT,
+			 (long)(all->cfg->connect_timeout_s + all->cfg->low_speed_time_s +
+				t->get.len / MIN_BYTES_PER_S));
 	ret = multi_add(all->multi, t->easy);
 	return ret ? qc2_fail(err, -ret, "%s: out of memory", t->get.url) : 0;
 }
