@@ -166,12 +166,12 @@ static bool in_trouble(const struct place *place)
 	return place->origin->failures || now_us() < place->not_before_us;
 }
 
-/* Lower is better. */
+/* Lower is better: the fastest; of those in trouble the one that failed longest ago. */
 static uint64_t cost(const struct place *place)
 {
-	uint64_t us = qc2_latency_at(&place->origin->first_byte, 500);
-
-	return us + ((uint64_t)in_trouble(place) << 40);
+	if (in_trouble(place))
+		return (1ULL << 62) + place->origin->failed_us;
+	return qc2_latency_at(&place->origin->first_byte, 500);
 }
 
 struct place *object_place(struct object *obj, struct place *avoid)

@@ -135,6 +135,7 @@ void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now)
 	if (!o->trouble.msg[0])
 		o->trouble_since_us = now;
 	o->trouble = *err;
+	o->failed_us = now;
 	o->failures++;
 	o->errors++;
 	if (log_allowed(&o->log_limit)) {

@@ -56,6 +56,7 @@ struct origin {
 	struct qc2_err trouble;
 	uint64_t trouble_since_us;
 	unsigned int failures;		/* in a row */
+	uint64_t failed_us;		/* when the last one was */
 	bool trouble_logged;
 	struct log_limit log_limit;
 	LIST_ENTRY(origin) entry;
