@@ -146,7 +146,8 @@ setup:
 demo: setup
 	tests/demo
 
-check: setup
+check:
+	tests/setup stores
 	tests/check
 
 check-kernels: setup
