@@ -104,6 +104,7 @@ $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LIBS)
 
 $(BUILD)/tests/tools/qc2bench: LIBS := -luring -pthread
+$(BUILD)/tests/tools/qc2fault: LIBS := -pthread
 
 -include $(shell find build/user build/asan build/fuzz -name '*.d' 2>/dev/null)
 
