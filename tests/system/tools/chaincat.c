@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * chaincat TOP OUT: writes the disk that a local chain holds to a file, by the
- * library and nothing else.  Tests compare it with qemu-img convert.  TOP is
- * the path of an image, or the URL of a top image, which may have a suffix.
+ * chaincat [--config FILE] TOP OUT: writes the disk that a chain holds to a file, by
+ * the library and nothing else.  Tests compare it with qemu-img convert.  TOP is the
+ * path of an image, or the URL of a top image, which may have a suffix.  Without a
+ * configuration only local files are read, and not by the library's own means.
  */
 #include <inttypes.h>
 
 #include "../../unit/file_source.h"
 #include "chain.h"
+#include "config.h"
+#include "store.h"
 
 #define CHUNK	(1 << 20)
+
+static struct qc2_opener *opener = &file_opener;
+static struct qc2_store *store;
 
 static int copy_extent(const struct qc2_extent *ext, struct qc2_source *src,
 		       FILE *out, uint8_t *buf, struct qc2_err *err)
@@ -79,6 +85,18 @@ static int copy_packed(const struct qc2_extent *ext,
 	return ret;
 }
 
+/* Of the version that the chain was made of. */
+static int open_object(const struct qc2_link *link, bool data, struct qc2_source **src,
+		       struct qc2_err *err)
+{
+	if (!store)
+		return opener->open(opener, data ? link->data_url : link->url, src, err);
+	*src = qc2_store_pinned(store, data ? link->data_url : link->url,
+				data ? link->data_size : link->size,
+				data ? link->data_version : link->version);
+	return *src ? 0 : qc2_fail(err, ENOMEM, "out of memory");
+}
+
 static int copy_object(const struct qc2_chain *chain, uint32_t object,
 		       FILE *out, struct qc2_err *err)
 {
@@ -90,8 +108,7 @@ static int copy_object(const struct qc2_chain *chain, uint32_t object,
 	size_t i;
 	int ret;
 
-	ret = file_opener.open(&file_opener, link->data_url && !packed ?
-			       link->data_url : link->url, &src, err);
+	ret = open_object(link, link->data_url && !packed, &src, err);
 	if (ret)
 		goto out;
 	i = qc2_index_find_object(idx, object, 0);
@@ -125,48 +142,91 @@ static int copy_chain(const struct qc2_chain *chain, FILE *out,
 	return ret;
 }
 
-int main(int argc, char **argv)
+/* Through the stores that a configuration describes. */
+static int open_stores(const char *path, struct qc2_config *config,
+		       struct qc2_store_config *stores, struct qc2_err *err)
+{
+	int ret = qc2_config_load(path, config, err);
+
+	if (ret)
+		return ret;
+	*stores = (struct qc2_store_config){
+		.ca_file = config->ca_file,
+		.connect_timeout_s = config->connect_timeout_s,
+		.low_speed_time_s = config->low_speed_time_s,
+		.allow_local_addresses = config->allow_local_addresses,
+	};
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	store = qc2_store_new(stores);
+	if (!store)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	opener = qc2_store_opener(store);
+	return 0;
+}
+
+static int write_disk(const char *url, const char *path, struct qc2_err *err)
 {
 	const struct qc2_chain_limits limits = { .max_depth = 4096 };
 	struct qc2_chain *chain;
-	struct qc2_err err;
-	char *path, *url;
 	FILE *out;
 	int ret;
 
+	ret = qc2_chain_open(opener, url, &limits, &chain, err);
+	if (ret)
+		return ret;
+	out = fopen(path, "w");
+	if (!out || ftruncate(fileno(out), chain->nr_sectors * 512))
+		ret = qc2_fail(err, errno, "%s: %s", path, strerror(errno));
+	else
+		ret = copy_chain(chain, out, err);
+	qc2_chain_put(chain);
+	if (out && fclose(out) && !ret)
+		ret = qc2_fail(err, EIO, "%s: write failed", path);
+	return ret;
+}
+
+static char *url_of(const char *top, struct qc2_err *err)
+{
+	char *path, *url = NULL;
+
+	if (strstr(top, "://"))
+		return strdup(top);
+	path = realpath(top, NULL);
+	if (!path)
+		qc2_fail(err, errno, "%s: %s", top, strerror(errno));
+	else
+		qc2_url_from_path(path, &url, err);
+	free(path);
+	return url;
+}
+
+int main(int argc, char **argv)
+{
+	struct qc2_store_config stores;
+	struct qc2_config config = { 0 };
+	struct qc2_err err;
+	char *url = NULL;
+	int ret = 0;
+
+	if (argc == 5 && !strcmp(argv[1], "--config")) {
+		ret = open_stores(argv[2], &config, &stores, &err);
+		argc -= 2;
+		argv += 2;
+	}
 	if (argc != 3) {
-		fprintf(stderr, "usage: chaincat TOP OUT\n");
+		fprintf(stderr, "usage: chaincat [--config FILE] TOP OUT\n");
 		return 2;
 	}
-	if (strstr(argv[1], "://")) {
-		url = strdup(argv[1]);
-	} else {
-		path = realpath(argv[1], NULL);
-		if (!path) {
-			perror(argv[1]);
-			return 1;
-		}
-		ret = qc2_url_from_path(path, &url, &err);
-		free(path);
-		if (ret)
-			goto fail;
+	if (!ret) {
+		url = url_of(argv[1], &err);
+		ret = url ? write_disk(url, argv[2], &err) : -EINVAL;
 	}
-	ret = qc2_chain_open(&file_opener, url, &limits, &chain, &err);
-	free(url);
 	if (ret)
-		goto fail;
-	out = fopen(argv[2], "w");
-	if (!out || ftruncate(fileno(out), chain->nr_sectors * 512)) {
-		perror(argv[2]);
-		return 1;
+		fprintf(stderr, "chaincat: %s\n", err.msg);
+	free(url);
+	if (store) {
+		qc2_store_free(store);
+		qc2_config_free(&config);
 	}
-	ret = copy_chain(chain, out, &err);
-	qc2_chain_put(chain);
-	if (fclose(out) && !ret)
-		ret = qc2_fail(&err, EIO, "%s: write failed", argv[2]);
-	if (!ret)
-		return 0;
-fail:
-	fprintf(stderr, "chaincat: %s\n", err.msg);
-	return 1;
+	return ret ? 1 : 0;
 }

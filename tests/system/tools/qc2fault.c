@@ -558,13 +558,16 @@ static int send_status(struct connection *c, const struct message *request, cons
 			 "<Error><Code>%s</Code><Message>Made by qc2fault</Message>"
 			 "<RequestId>0</RequestId></Error>", error);
 	strftime(date, sizeof(date), "%a, %d %b %Y %T GMT", gmtime_r(&now, &tm));
-	snprintf(head, sizeof(head), "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: application/xml\r\n"
-		 "%sContent-Length: %zu\r\n\r\n", status, reason(status), date, extra, strlen(body));
+	snprintf(head, sizeof(head), "HTTP/1.1 %d %s\r\nDate: %s\r\n%s"
+		 "Content-Type: application/xml\r\nContent-Length: %zu\r\n\r\n",
+		 status, reason(status), date, extra, strlen(body));
 	seen(f);
 	answered(status);
 	if (send_all(c->client.fd, head, strlen(head), 0))
 		return -1;
-	return strncmp(request->head, "HEAD ", 5) ? send_all(c->client.fd, body, strlen(body), 0) : 0;
+	if (!strncmp(request->head, "HEAD ", 5))
+		return 0;
+	return send_all(c->client.fd, body, strlen(body), 0);
 }
 
 /* The range in an answer, moved or cut to LENGTH bytes. */
@@ -666,7 +669,8 @@ static int exchange(struct connection *c, struct message *m, struct message *ans
 	if (!expects)
 		pass_request_body(c, m, c->server.fd);
 	for (;;) {
-		if (read_head(&c->server, answer) || sscanf(answer->head, "HTTP/1.%*d %d", &status) != 1)
+		if (read_head(&c->server, answer) ||
+		    sscanf(answer->head, "HTTP/1.%*d %d", &status) != 1)
 			return -1;
 		if (status >= 200)
 			break;
@@ -871,8 +875,9 @@ static bool parse_fault(struct fault *f, char **words)
 		f->has_value = true;
 		words++;
 	}
-	if ((f->kind == DELAY || f->kind == TRUNCATE || f->kind == SHORT || f->kind == STATUS) &&
-	    !f->has_value)
+	if ((f->kind == DELAY || f->kind == TRUNCATE || f->kind == STATUS) && !f->has_value)
+		return false;
+	if (f->kind == SHORT && f->value < 1)
 		return false;
 	for (; *words; words += 2) {
 		if (!words[1])
