@@ -10,12 +10,14 @@
 #include "../../unit/file_source.h"
 #include "chain.h"
 #include "config.h"
+#include "site.h"
 #include "store.h"
 
 #define CHUNK	(1 << 20)
 
 static struct qc2_opener *opener = &file_opener;
 static struct qc2_store *store;
+static struct qc2_sites *sites;
 
 static int copy_extent(const struct qc2_extent *ext, struct qc2_source *src,
 		       FILE *out, uint8_t *buf, struct qc2_err *err)
@@ -148,9 +150,12 @@ static int open_stores(const char *path, struct qc2_config *config,
 {
 	int ret = qc2_config_load(path, config, err);
 
+	if (!ret)
+		ret = qc2_sites_load(config->sites_file, &sites, err);
 	if (ret)
 		return ret;
 	*stores = (struct qc2_store_config){
+		.sites = sites,
 		.ca_file = config->ca_file,
 		.connect_timeout_s = config->connect_timeout_s,
 		.low_speed_time_s = config->low_speed_time_s,
@@ -226,6 +231,7 @@ int main(int argc, char **argv)
 	free(url);
 	if (store) {
 		qc2_store_free(store);
+		qc2_sites_free(sites);
 		qc2_config_free(&config);
 	}
 	return ret ? 1 : 0;
