@@ -255,7 +255,8 @@ static int s3_refused(struct qc2_request *req, int ret)
 		req->needs_keys = true;
 		return -EAGAIN;
 	}
-	if (is_one_of(ans->code, skewed))
+	/* The answer to a HEAD has no body, so it does not say why; its Date may. */
+	if (is_one_of(ans->code, skewed) || (ans->status == 403 && !ans->code[0]))
 		return qc2_request_learn_clock(req) ? -EAGAIN : ret;
 	/* HEAD has no code. */
 	if (is_one_of(ans->code, elsewhere) || ans->status == 301 || ans->status == 307 ||
