@@ -69,7 +69,7 @@ static void test_defaults(void **state)
 	assert_null(cfg.ca_file);
 	assert_null(cfg.sites_file);
 	assert_false(cfg.allow_local_addresses);
-	assert_int_equal(cfg.connections, 16);
+	assert_int_equal(cfg.connections, 64);
 	assert_int_equal(cfg.extension_bytes, 2 << 20);
 	assert_true(cfg.connect_timeout_s > 0 && cfg.low_speed_time_s > 0);
 	qc2_config_free(&cfg);
