@@ -506,46 +506,21 @@ int qc2_request_code(struct qc2_request *req, CURLcode code, char *what, size_t 
  * ---------------------------------------------------------------------------
  */
 
-/* Only these: stores repeat what was signed, and the id of the key, in other ones. */
+/*
+ * Only the code is shown, and only one of letters: the texts of an error may repeat what
+ * was sent, or a piece of it, with the keys, a token, or a proxy's password.
+ */
 static int on_error_element(void *arg, const char *path, const char *text)
 {
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 	struct qc2_answer *ans = arg;
 	size_t line = strcspn(text, "\r\n");
 
-	if (!strcmp(path, "Error/Code"))
+	if (!strcmp(path, "Error/Code") && line == strspn(text, letters))
 		qc2_printable(text, line, ans->code, sizeof(ans->code));
-	else if (!strcmp(path, "Error/Message"))
-		qc2_printable(text, line, ans->message, sizeof(ans->message));
 	else if (!strcmp(path, "Error/Region") && !ans->region[0])
 		qc2_printable(text, line, ans->region, sizeof(ans->region));
 	return 0;
-}
-
-static bool repeats(const struct qc2_answer *ans, const char *secret)
-{
-	return secret && *secret && (strstr(ans->message, secret) || strstr(ans->code, secret));
-}
-
-/* What a server says is shown, but not if it says what only we should know. */
-static void read_error(struct qc2_request *req)
-{
-	struct qc2_answer *ans = &req->answer;
-	const struct qc2_keys *keys = req->keys;
-	const char *header;
-
-	/* HTML, or cut short: whatever was understood counts. */
-	if (req->text_len)
-		qc2_xml_parse(req->text, req->text_len, on_error_element, ans);
-	if (!keys)
-		return;
-	header = keys->token ? strchr(keys->token, ':') : NULL;
-	for (header = header ? header + 1 : NULL; header && *header == ' '; header++)
-		;
-	if (repeats(ans, keys->id) || repeats(ans, keys->secret) ||
-	    repeats(ans, keys->token) || repeats(ans, header)) {
-		ans->code[0] = '\0';
-		ans->message[0] = '\0';
-	}
 }
 
 static unsigned int parse_retry_after(const struct qc2_answer *ans)
@@ -640,13 +615,14 @@ int qc2_request_refused(struct qc2_request *req, char *what, size_t size)
 	const char *text;
 	int ret;
 
-	read_error(req);
+	/* HTML, or cut short: whatever was understood counts. */
+	if (req->text_len)
+		qc2_xml_parse(req->text, req->text_len, on_error_element, ans);
 	ret = judge_status(req, &text);
 	ret = req->type->refused(req, ret);
 	if (ret == -EAGAIN)
 		req->retry_after_ms = parse_retry_after(ans);
-	snprintf(what, size, "%s (status %ld%s%s%s%s)", text, ans->status,
-		 ans->code[0] ? ", " : "", ans->code, ans->message[0] ? ": " : "",
-		 ans->message);
+	snprintf(what, size, "%s (status %ld%s%s)", text, ans->status,
+		 ans->code[0] ? ", " : "", ans->code);
 	return ret;
 }

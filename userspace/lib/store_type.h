@@ -70,7 +70,6 @@ struct qc2_answer {
 	int64_t date;			/* of the server, seconds since 1970; 0: none */
 	char retry_after[64];
 	char code[64];			/* "NoSuchKey" and the like; "": none */
-	char message[256];		/* printable */
 };
 
 /* The elements of a list; NULL in their place: the store has no lists. */
