@@ -14,7 +14,6 @@ disks=0
 fault() { "$qc2fault" "$T/fault" "$@" > "$T/answer" || fail "qc2fault $*: $(cat "$T/answer")"; }
 counter() { "$qc2fault" "$T/fault" count | jq ".$1 // 0"; }
 tried() { [ "$(counter "faults.\"$1\"")" -ge "$2" ]; }
-stalled() { chainctl status vmdisk | grep -qi "stalled.*127.0.0.1:8081"; }
 # Direct: a buffered read keeps others from seeking in the same device.
 read_disk() { dd if=/dev/mapper/"${1-vmdisk}" of="$T/read.${1-vmdisk}" bs=256k iflag=direct status=none; }
 same() { cmp "$T/expected" "$T/read.${1-vmdisk}" || fail "WRONG DATA: ${2-$what}"; }
@@ -36,31 +35,49 @@ start_disk()
 	fault zero
 }
 
-# stop_disk - nothing waits any more
 stop_disk()
 {
-	wait_until 60 requests_wait 0
 	chainctl stop "${1-vmdisk}" --discard
 }
 
-# waits FAULT… - reads wait, however often the store is tried, and go on afterwards
-waits()
+# asked DISK NUMBER - its images were asked for so often
+asked()
 {
-	local reader
+	[ "$(counter "paths | with_entries(select(.key | startswith(\"/v/$1/\"))) | add")" -ge "$2" ]
+}
+disk_stalled() { chainctl status "$1" | grep -qi "stalled.*127.0.0.1:8081"; }
+
+# wait_for FAULT… - of these, each has a disk of its own; reads wait, however often the
+# store is tried, and go on when the faults are over
+wait_for()
+{
+	local f first=$((disks + 1)) disk readers=()
 
 	what=$*
-	start_disk
-	fault "$@"
-	read_disk &
-	reader=$!
-	wait_until 60 stalled
-	[ "$1" = refuse ] || wait_until 120 tried "$1" 3
-	kill -0 $reader 2> /dev/null || fail "the reader did not wait: $what"
+	for f; do
+		start_disk "d$((disks + 1))"
+	done
+	for ((disk = first; disk <= disks; disk++)); do
+		# shellcheck disable=SC2086 # words
+		fault $1 path "/v/$disk/"
+		set -- "${@:2}" "$1"
+	done
+	for ((disk = first; disk <= disks; disk++)); do
+		read_disk d$disk &
+		readers+=($!)
+	done
+	for ((disk = first; disk <= disks; disk++)); do
+		wait_until 60 disk_stalled d$disk
+		[ "$1" = refuse ] || wait_until 120 asked $disk 3
+	done
+	kill -0 "${readers[@]}" || fail "a reader did not wait: $what"
 	fault clear
-	wait $reader || fail "the reader got an error: $what"
-	same
-	wait_until 60 eval "! stalled"
-	stop_disk
+	for ((disk = first; disk <= disks; disk++)); do
+		wait "${readers[disk - first]}" || fail "a reader got an error: $what"
+		same d$disk
+		wait_until 60 eval "! disk_stalled d$disk"
+		stop_disk d$disk
+	done
 }
 
 # goes_on FAULTS… - some requests only: nothing but time is lost
@@ -106,18 +123,10 @@ fails()
 	stop_disk
 }
 
-waits cut
-waits cut 1000
-waits truncate 1
-waits reset
-waits reset 1000
-waits stall
-waits stall 1000
-waits status 500
-waits status 503 error SlowDown
-waits status 503 retry-after 1
-waits status 429 retry-after 1
-waits refuse
+wait_for cut "cut 1000" "truncate 1" reset "reset 1000" "status 500" "status 503 error SlowDown" \
+	"status 503 retry-after 1" "status 429 retry-after 1"
+wait_for stall "stall 1000"
+wait_for refuse
 
 goes_on "delay 50"
 goes_on "cut 20000 percent 20" "reset percent 10" "status 503 percent 10" "truncate 1 percent 10" \
@@ -202,6 +211,7 @@ fi
 [ "$(counter faults.flip)" = 1 ] || fail "no bit was flipped"
 stop_disk
 
+requests_wait 0 || fail "something waits still"
 stop_chaind
 kill $proxy
 wait $proxy || true
