@@ -87,6 +87,7 @@ $(BUILD)/chaind: $(CHAIND_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
 
+$(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o origin.o log.o)
 $(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
