@@ -112,6 +112,17 @@ static void test_cap(void **state)
 	assert_int_equal(room(o, FETCH_DEMAND, 0, start), 8);
 }
 
+/* With a single connection, what is ahead has it when nobody else does. */
+static void test_one(void **state)
+{
+	struct origin *o = new_origin();
+
+	origin_cap(o, 1);
+	assert_int_equal(room(o, FETCH_DEMAND, 0, start), 1);
+	assert_int_equal(room(o, FETCH_AHEAD, 0, start), 1);
+	assert_int_equal(room(o, FETCH_AHEAD, 1, start), 0);
+}
+
 /* A store that does not answer is asked by few, until it does. */
 static void test_failing(void **state)
 {
@@ -325,6 +336,7 @@ int main(void)
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_room),
 		cmocka_unit_test(test_cap),
+		cmocka_unit_test(test_one),
 		cmocka_unit_test(test_failing),
 		cmocka_unit_test(test_keys),
 		cmocka_unit_test(test_cut),

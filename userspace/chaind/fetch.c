@@ -707,14 +707,12 @@ static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err
 
 static bool has_connection(const struct fetcher *fetcher, enum fetch_class class)
 {
-	unsigned int running = 0, room = fetcher->connections;
+	unsigned int running = 0;
 	const struct origin *o;
 
 	LIST_FOREACH(o, &origins, entry)
 		running += o->is_file ? 0 : origin_running(o);
-	if (class != FETCH_DEMAND)
-		room -= (room + 3) / 4;
-	return running < room;
+	return running < origin_share(fetcher->connections, class);
 }
 
 static bool has_bufs(const struct fetcher *fetcher, const struct fetch *fetch)

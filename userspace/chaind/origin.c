@@ -84,6 +84,12 @@ void origin_cap(struct origin *o, unsigned int connections)
 		o->limit = o->max;
 }
 
+unsigned int origin_share(unsigned int room, enum fetch_class class)
+{
+	/* A quarter is kept for reads that wait; of one there is none. */
+	return class == FETCH_DEMAND || room <= 1 ? room : room - (room + 3) / 4;
+}
+
 bool origin_has_room(const struct origin *o, enum fetch_class class, uint64_t now)
 {
 	unsigned int room = o->limit;
@@ -92,10 +98,7 @@ bool origin_has_room(const struct origin *o, enum fetch_class class, uint64_t no
 		return false;
 	if (o->failures >= MANY_FAILURES && room > FEW)
 		room = FEW;
-	/* A quarter is kept for reads that wait. */
-	if (class != FETCH_DEMAND)
-		room -= (room + 3) / 4;
-	return origin_running(o) < room;
+	return origin_running(o) < origin_share(room, class);
 }
 
 void origin_first_byte(struct origin *o, uint64_t us)

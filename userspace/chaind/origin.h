@@ -75,6 +75,9 @@ struct origin *origin_of(const char *url);
 /* The stores file has a limit for it. */
 void origin_cap(struct origin *o, unsigned int connections);
 
+/* How many of @room transfers a class may have, if there are no others. */
+unsigned int origin_share(unsigned int room, enum fetch_class class);
+
 /* Whether one more transfer may be started now. */
 bool origin_has_room(const struct origin *o, enum fetch_class class, uint64_t now);
 
