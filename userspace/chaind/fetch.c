@@ -47,7 +47,8 @@ struct fetch {
 	struct place *place;	/* that is asked next, or was last */
 	enum fetch_class class;
 	enum fetch_state state;
-	struct block **blocks;		/* [next, nr) are still to come */
+	struct block **blocks;		/* [next, nr) are still to come, the others may be gone */
+	uint32_t first_nr;		/* of the first block; the others follow */
 	unsigned int next, nr;
 	struct carry *carries[2];	/* the second is a hedge; NULL: none */
 	unsigned int tries, corrected;
@@ -138,7 +139,7 @@ static void fetch_free(struct fetch *fetch)
 /* Bytes of a block that the object has; only its last block has fewer. */
 static unsigned int block_bytes(const struct fetch *fetch, unsigned int i)
 {
-	uint64_t start = (uint64_t)fetch->blocks[i]->nr * QC2_BLOCK_BYTES;
+	uint64_t start = ((uint64_t)fetch->first_nr + i) * QC2_BLOCK_BYTES;
 	uint64_t left = fetch->obj->size - start;
 
 	return left < QC2_BLOCK_BYTES ? left : QC2_BLOCK_BYTES;
@@ -450,7 +451,7 @@ static void unpack_done(struct job *job)
 static void blocks_range(const struct fetch *fetch, unsigned int first,
 			 uint64_t *start, uint64_t *end)
 {
-	*start = (uint64_t)fetch->blocks[first]->nr * QC2_BLOCK_BYTES;
+	*start = ((uint64_t)fetch->first_nr + first) * QC2_BLOCK_BYTES;
 	*end = *start + (uint64_t)(fetch->nr - first) * QC2_BLOCK_BYTES;
 	if (*end > fetch->obj->size)
 		*end = fetch->obj->size;
@@ -851,6 +852,7 @@ static struct fetch *fetch_new(struct fetcher *fetcher, enum fetch_class class,
 	fetch->obj = object_ref(blocks[0]->obj);
 	fetch->stats = stats;
 	stats->refs++;
+	fetch->first_nr = blocks[0]->nr;
 	fetch->nr = nr;
 	for (i = 0; i < nr; i++) {
 		fetch->blocks[i] = blocks[i];
