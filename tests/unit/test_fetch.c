@@ -692,7 +692,7 @@ static void end_hedged(unsigned int nr, unsigned int loser, unsigned int won)
 	assert_int_equal(nr_asks, 2);
 	assert_int_equal(origin_running(origin(0)), 0);
 	assert_int_equal(origin(0)->hedges, 1);
-	(void)won;
+	assert_int_equal(origin(0)->hedges_won, won);
 	UNTIL(cache.nr_unused == NR_BUFS);
 }
 

@@ -200,8 +200,8 @@ static void fill_block(struct carry *c, const void *data, size_t len)
 	if (c->at != fetch->next) {
 		cache_put_buf(*buf);	/* the other one was faster */
 	} else {
-		if (c->is_hedge)
-			c->t.origin->hedges_won++;
+		c->t.origin->hedges_won += c->is_hedge;
+		c->is_hedge = false;		/* counted */
 		land_block(fetch, *buf);
 	}
 	*buf = NULL;
