@@ -357,6 +357,25 @@ static void make_hasty(struct origin *o)
 	}
 }
 
+static int on_time(sd_event_source *source, uint64_t usec, void *arg)
+{
+	*(bool *)arg = true;
+	return 0;
+}
+
+/* A second GET that was going to be sent has been. */
+static void after_hedges(const struct origin *o)
+{
+	sd_event_source *source;
+	bool over = false;
+
+	assert_true(sd_event_add_time_relative(event, &source, CLOCK_MONOTONIC,
+					       2 * origin_hedge_us(o) + 1000, 1, on_time,
+					       &over) >= 0);
+	UNTIL(over);
+	sd_event_source_disable_unref(source);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Data
@@ -825,6 +844,28 @@ static void test_packed_hedge(void **state)
 	assert_int_equal(nr_asks, 2);
 }
 
+/* A read comes to want what is being unpacked: there is nothing to ask for any more. */
+static void test_packed_wanted(void **state)
+{
+	begin(8);
+	use_packed(0);
+	make_hasty(origin(0));
+	hold_unpack = true;
+	begin_fetch(FETCH_AHEAD, 0, 4, 3);
+	UNTIL(nr_asks == 1);
+	answer_all(&asks[0]);
+	while (sem_trywait(&unpack_begun))
+		step();
+	want(0, 4);
+	after_hedges(origin(0));
+	hold_unpack = false;
+	sem_post(&unpack_may_end);
+	UNTIL(nr_results == 3);
+	settle();
+	assert_int_equal(nr_asks, 1);
+	assert_int_equal(origin_running(origin(0)), 0);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Replicas
@@ -1113,6 +1154,7 @@ int main(void)
 		TEST(test_hedge_ahead),
 		TEST(test_packed),
 		TEST(test_packed_hedge),
+		TEST(test_packed_wanted),
 		TEST(test_replica_fails),
 		TEST(test_replica_changed),
 		TEST(test_replica_hedge),

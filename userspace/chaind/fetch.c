@@ -56,7 +56,8 @@ struct fetch {
 	struct fetch_stats *stats;
 	struct unpack *unpack;		/* of an unpacked object */
 	bool *damaged;			/* blocks of it that cannot be unpacked */
-	struct job job;			/* unpacking, and its result */
+	bool unpacking;
+	struct job job;			/* that does it, and its result */
 	int ret;
 	struct qc2_err err;
 	sd_event_source *timer;		/* to the next try */
@@ -413,6 +414,7 @@ static void unpack_done(struct job *job)
 			      offsetof(struct fetch, job));
 	struct carry *c = fetch->carries[0];
 
+	fetch->unpacking = false;
 	if (fetch->ret == -ENOMEM) {
 		free_carry(c);
 		fetch_failed(fetch, fetch->ret, 0, &fetch->err);
@@ -576,7 +578,7 @@ static void want_hedge(struct carry *c)
 	struct origin *origin = c->place->origin;
 	uint64_t after = origin_hedge_us(origin);
 
-	if (origin->is_file)
+	if (origin->is_file || fetch->unpacking)
 		return;
 	origin_earn_hedge(origin);
 	if (!after || c->timer)
@@ -605,6 +607,7 @@ static int start_carry(struct fetch *fetch, struct qc2_err *err)
 		c->timer = sd_event_source_disable_unref(c->timer);
 		fetch->job.run = unpack_job;
 		fetch->job.done = unpack_done;
+		fetch->unpacking = true;
 		pool_submit(fetch->fetcher->unpack_pool, &fetch->job);
 		return 0;
 	}
