@@ -547,6 +547,30 @@ static void test_stalled(void **state)
 	assert_int_equal(origin_running(origin(0)), 3);
 }
 
+/* However long the queues of others are, each store has its turn. */
+static void test_fair(void **state)
+{
+	unsigned int i, n;
+
+	begin(4);
+	for (i = 0; i < NR_SERVERS; i++)
+		for (n = 0; n < 8; n++)
+			demand(i, 2 * n);
+	UNTIL(nr_asks == 4);
+	settle();
+	for (i = 0; i < NR_SERVERS; i++)
+		assert_in_range(origin_running(origin(i)), 1, 2);
+	/* Who has the least is next. */
+	for (n = 0; n < 12; n++) {
+		unsigned int had = nr_asks;
+
+		answer_all(&asks[n]);
+		UNTIL(nr_asks == had + 1);
+		for (i = 0; i < NR_SERVERS; i++)
+			assert_in_range(origin_running(origin(i)), 1, 2);
+	}
+}
+
 /* What is ahead waits while the cache is slow, what a read waits for does not. */
 static void test_bufs(void **state)
 {
@@ -1142,6 +1166,7 @@ int main(void)
 		TEST(test_join),
 		TEST(test_join_demand_only),
 		TEST(test_stalled),
+		TEST(test_fair),
 		TEST(test_bufs),
 		TEST(test_retries),
 		TEST(test_unwanted),

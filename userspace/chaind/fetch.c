@@ -774,27 +774,33 @@ static void join_neighbours(struct fetch *fetch)
 	}
 }
 
-/* Starts one of the class at each origin in turn; false: no more can be. */
-static bool start_round(struct fetcher *fetcher, enum fetch_class class, uint64_t now)
+/* Who has the least under way is next, so that no store is starved by others. */
+static struct fetch *next_fetch(const struct fetcher *fetcher, enum fetch_class class,
+				uint64_t now)
 {
-	bool started = false;
-	struct origin *o;
+	struct origin *o, *best = NULL;
 
 	LIST_FOREACH(o, &origins, entry) {
-		struct fetch *fetch = TAILQ_FIRST(&o->queue[class]);
-
-		if (!fetch || !may_start(fetcher, o, class, now))
-			continue;
-		/* In order: a long fetch is not starved by short ones. */
-		if (!has_bufs(fetcher, fetch))
-			return false;
-		join_neighbours(fetch);
-		if (!has_bufs(fetcher, fetch))
-			return false;
-		start_fetch(fetch);
-		started = true;
+		if (!TAILQ_EMPTY(&o->queue[class]) && may_start(fetcher, o, class, now) &&
+		    (!best || origin_running(o) < origin_running(best)))
+			best = o;
 	}
-	return started;
+	return best ? TAILQ_FIRST(&best->queue[class]) : NULL;
+}
+
+/* Starts one of the class; false: no more can be. */
+static bool start_next(struct fetcher *fetcher, enum fetch_class class, uint64_t now)
+{
+	struct fetch *fetch = next_fetch(fetcher, class, now);
+
+	/* In order: a long fetch is not starved by short ones. */
+	if (!fetch || !has_bufs(fetcher, fetch))
+		return false;
+	join_neighbours(fetch);
+	if (!has_bufs(fetcher, fetch))
+		return false;
+	start_fetch(fetch);
+	return true;
 }
 
 /* A store asked for a pause: its queue goes on afterwards. */
@@ -820,7 +826,7 @@ static int on_pump(sd_event_source *source, void *arg)
 	int class;
 
 	for (class = 0; class < FETCH_CLASSES; class++)
-		while (start_round(fetcher, class, now))
+		while (start_next(fetcher, class, now))
 			;
 	wake_after_pauses(fetcher, now);
 	return 0;
