@@ -968,6 +968,7 @@ static void test_replica_changed(void **state)
 	UNTIL(nr_results == 6);
 	for (i = 0; i < 6; i++)
 		assert_int_equal(results[i].ret, 0);
+	assert_true(place->lost);
 	assert_int_equal(objects[0]->failed, 0);
 }
 

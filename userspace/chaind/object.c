@@ -192,7 +192,8 @@ void object_place_failed(struct place *place, int ret, const struct qc2_err *err
 {
 	log_warn("%s (the replica is not used %s)", err->msg,
 		 ret == -ESTALE ? "any more" : "for a while");
-	place->lost = ret == -ESTALE;
+	if (ret == -ESTALE)
+		place->lost = true;	/* whatever other GETs say */
 	place->not_before_us = now_us() + REFUSED_US;
 }
 
