@@ -40,6 +40,11 @@ bool disk_distrust(struct disk *disk, int why)
 	return true;
 }
 
+bool disk_revive(struct disk *disk)
+{
+	return false;
+}
+
 int disk_check_table(struct disk *disk, uint64_t generation)
 {
 	return 0;

@@ -14,6 +14,8 @@
 #include "table.h"
 
 #define MAX_RETRY_MS		10000
+/* A chain that cannot be read is looked at again after this, if a read wants it. */
+#define FAILED_US		5000000
 
 static int start_opening(struct disk *disk, struct qc2_err *err);
 static int on_retry(sd_event_source *source, uint64_t usec, void *arg);
@@ -113,12 +115,26 @@ static void retry_later(struct disk *disk)
 	sd_event_source_set_enabled(disk->retry_timer, SD_EVENT_ONESHOT);
 }
 
-static void set_failed(struct disk *disk)
+static void set_failed(struct disk *disk, int ret)
 {
 	disk->state = DISK_FAILED;
+	disk->failed = ret;
+	disk->failed_until_us = now_us() + FAILED_US;
 	log_err("disk %s: %s; its reads outside of the tip fail",
 		disk->info.name, disk->error.msg);
 	miss_retry(disk);
+}
+
+bool disk_revive(struct disk *disk)
+{
+	struct qc2_err err;
+
+	/* Of a disk that runs the images must be those it was started with. */
+	if (disk->failed == -ESTALE || now_us() < disk->failed_until_us)
+		return false;
+	end_opening(disk);
+	free_chain(disk);
+	return !start_opening(disk, &err);
 }
 
 /* The objects of a link; each may be there already for another disk. */
@@ -228,7 +244,7 @@ static void opening_ended(struct disk *disk, int ret)
 			 disk->error.msg);
 		retry_later(disk);
 	} else {
-		set_failed(disk);
+		set_failed(disk, ret);
 	}
 }
 
@@ -436,7 +452,7 @@ void disk_complete(struct disk *disk, int ret, const struct qc2_err *err)
 	else
 		disk->error.msg[0] = '\0';
 	if (ret) {
-		set_failed(disk);
+		set_failed(disk, ret);
 		return;
 	}
 	log_info("disk %s: the index has %zu extents", disk->info.name,

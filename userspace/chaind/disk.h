@@ -8,7 +8,8 @@
  *		  opening.h
  *	attached  the device's requests are answered
  *	failed    the chain of an earlier daemon's disk could not be opened or
- *		  is another one now, or tables are damaged; its requests fail
+ *		  is another one now, or tables are damaged; its requests fail, and
+ *		  after a while one of them has the chain opened again
  *
  * Main thread only, but for the opening of a chain, which is a job.
  */
@@ -38,6 +39,8 @@ struct disk {
 	struct disk_info info;		/* name, URL, device, tip */
 	enum disk_state state;
 	struct qc2_err error;		/* of the last try to open; or empty */
+	int failed;			/* DISK_FAILED: why, a negative errno ... */
+	uint64_t failed_until_us;	/* ... and before when it is not tried again */
 	struct qc2_chain *chain;	/* NULL until open */
 	/* By number, two for each link; NULL: has no unpacked clusters, or
 	 * nothing in the index leads there yet. */
@@ -110,6 +113,12 @@ void disk_verifies(struct disk *disk, struct qc2_digests *digests,
  * wait for that; false if the error stands.
  */
 bool disk_distrust(struct disk *disk, int why);
+
+/*
+ * A read wants a disk that has failed: what was wrong may have been mended.  Returns
+ * true if its chain is being opened again.
+ */
+bool disk_revive(struct disk *disk);
 
 /* Who asked for the opening is gone; so is the disk. */
 void disk_open_abandon(struct chaind *chaind, void *arg);

@@ -28,6 +28,7 @@ struct request {
 	uint64_t resolved;	/* sectors that were answered so far */
 	int error;		/* a block of it will not come */
 	bool seen;		/* was looked at once */
+	bool was_marked;	/* a block of it, see cache_is_marked() */
 	bool ready;
 	struct waiters waits;
 	TAILQ_ENTRY(request) entry, ready_entry;
@@ -157,6 +158,7 @@ static void take_mark(struct request *req, struct block *block)
 	if (!block->marked)
 		return;
 	block->marked = false;
+	req->was_marked = true;
 	plan_was_useful(&req->disk->plan);
 }
 
@@ -211,6 +213,7 @@ static void found_cached(struct request *req, const struct piece *piece)
 		cache_count_hit(cache);
 	if (cache_is_marked(cache, piece->slot)) {
 		cache_clear_mark(cache, piece->slot);
+		req->was_marked = true;
 		plan_was_useful(&req->disk->plan);
 	}
 }
@@ -243,7 +246,7 @@ static void look_at(struct request *req)
 	}
 	if (!ret && !req->seen)
 		plan_ahead(disk, idx, to, req->sector, req->nr_sectors,
-			   fetched ? &missing : NULL);
+			   fetched ? &missing : NULL, req->was_marked);
 	req->seen = true;
 	if ((ret == -ESTALE || ret == -EBADMSG) && disk_distrust(disk, ret)) {
 		start_over(disk);
@@ -276,7 +279,7 @@ static int on_ready(sd_event_source *source, void *arg)
 	while ((req = TAILQ_FIRST(&misses->ready))) {
 		TAILQ_REMOVE(&misses->ready, req, ready_entry);
 		req->ready = false;
-		if (req->disk->state == DISK_FAILED) {
+		if (req->disk->state == DISK_FAILED && !disk_revive(req->disk)) {
 			fail_request(req, EIO);
 		} else if (!req->disk->chain) {
 			continue;	/* miss_retry() comes back */

@@ -10,8 +10,10 @@
 #define MAX_GAP		QC2_BLOCK_BYTES
 /* How far beside its place the next read of a stream may lie, in sectors. */
 #define SLACK		256
+/* Reads that went on with another before they are a stream. */
+#define IS_STREAM	2
 /* Bytes of a stream's first window. */
-#define FIRST_WINDOW	(1U << 20)
+#define FIRST_WINDOW	(1U << 19)
 /* Most pieces of a window; a disk of tiny pieces is planned for in more steps. */
 #define MAX_WANTS	4096
 /* Where extensions are of no use one is tried for so many reads. */
@@ -175,12 +177,13 @@ static void mark(struct disk *disk, uint32_t object, uint32_t nr)
 static uint32_t extension_blocks(struct disk *disk, struct object *obj)
 {
 	uint64_t chunk = origin_chunk(object_place(obj, NULL)->origin);
-	uint64_t max = disk->chaind->cfg.extension_bytes;
+	uint64_t max = disk->chaind->cfg.extension_bytes, useful = disk->plan.useful;
 	uint32_t nr;
 
 	if (max > chunk)
 		max = chunk;
-	nr = max * disk->plan.useful / ALL_USEFUL / QC2_BLOCK_BYTES;
+	/* The square: a boot is as fast with it, and fetches much less. */
+	nr = max * useful / ALL_USEFUL * useful / ALL_USEFUL / QC2_BLOCK_BYTES;
 	if (!nr && disk->plan.extensions++ % TRY_ONE_OF == 0)
 		nr = 1;
 	return nr;
@@ -220,8 +223,9 @@ static uint32_t live_blocks(struct disk *disk, const struct qc2_index *idx,
 	return nr;
 }
 
-static void extend(struct disk *disk, const struct qc2_index *idx,
-		   const struct piece *missing)
+/* Returns how many blocks it has. */
+static uint32_t extend(struct disk *disk, const struct qc2_index *idx,
+		       const struct piece *missing)
 {
 	struct object *obj = disk->objects[missing->object];
 	uint32_t blocks = cluster_blocks(obj), first, nr;
@@ -232,10 +236,11 @@ static void extend(struct disk *disk, const struct qc2_index *idx,
 	nr = nr && first < object_nr_blocks(obj) ?
 	     live_blocks(disk, idx, missing->object, first, nr) : 0;
 	if (!nr)
-		return;
+		return 0;
 	fetch_ahead(disk, missing->object, first, first + nr);
-	mark(disk, missing->object, first);
+	mark(disk, missing->object, first + nr / 2);
 	count_extension(&disk->plan);
+	return nr;
 }
 
 /*
@@ -387,38 +392,42 @@ static struct stream *find_stream(struct plan *plan, uint64_t sector, bool *goes
 	return oldest;
 }
 
-/* Whether the read goes on with others; what comes next is planned for then. */
-static bool follow(struct disk *disk, const struct qc2_index *idx, uint64_t to,
-		   uint64_t sector, uint64_t end)
+/* The stream that a read belongs to, a new one if it goes on with none. */
+static struct stream *follow(struct plan *plan, uint64_t sector, uint64_t end,
+			     bool was_marked)
 {
-	struct stream *s;
-	uint64_t from, target;
 	bool goes_on;
+	struct stream *s = find_stream(plan, sector, &goes_on);
 
-	s = find_stream(&disk->plan, sector, &goes_on);
-	s->used = ++disk->plan.clock;
+	s->used = ++plan->clock;
 	if (!goes_on) {
 		s->pos = end;
 		s->to = end;
 		s->window = FIRST_WINDOW;
 		s->hits = 0;
-		return false;
-	}
-	if (end > s->pos) {
+	} else if (end > s->pos) {
 		s->pos = end;
-		s->hits++;
+		/* Between it and a marked block there were others. */
+		s->hits += was_marked ? IS_STREAM : 1;
 	}
-	from = s->to > s->pos ? s->to : s->pos;
-	target = s->pos + s->window / 512;
+	return s;
+}
+
+/* Fetches what comes next, if less than half of a window is left. */
+static void go_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
+		     struct stream *s)
+{
+	uint64_t from = s->to > s->pos ? s->to : s->pos;
+	uint64_t target = s->pos + s->window / 512;
+
 	if (target > to)
 		target = to;
-	if (s->hits < 2 || from >= target || from - s->pos > s->window / 512 / 2)
-		return s->hits >= 2;
+	if (from >= target || from - s->pos > s->window / 512 / 2)
+		return;
 	s->to = fetch_window(disk, idx, from, target);
 	s->window *= 2;
 	if (s->window > max_window(disk))
 		s->window = max_window(disk);
-	return true;
 }
 
 uint64_t plan_told_to(const struct plan *plan, uint64_t sector)
@@ -435,8 +444,18 @@ uint64_t plan_told_to(const struct plan *plan, uint64_t sector)
 }
 
 void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
-		uint64_t sector, uint64_t nr_sectors, const struct piece *missing)
+		uint64_t sector, uint64_t nr_sectors, const struct piece *missing,
+		bool was_marked)
 {
-	if (!follow(disk, idx, to, sector, sector + nr_sectors) && missing)
-		extend(disk, idx, missing);
+	uint64_t end = sector + nr_sectors;
+	struct stream *s = follow(&disk->plan, sector, end, was_marked);
+
+	if (s->hits >= IS_STREAM) {
+		go_ahead(disk, idx, to, s);
+	} else if (missing) {
+		/* Mostly what lies behind it in the object does so on the disk, too. */
+		end += (uint64_t)extend(disk, idx, missing) * QC2_BLOCK_SECTORS;
+		if (end > s->to)
+			s->to = end;
+	}
 }

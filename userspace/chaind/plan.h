@@ -11,9 +11,9 @@
  * - streams: where reads follow each other on the disk, what comes next there, in
  *   whichever objects it is; more each time, until it keeps the connections full.
  *
- * Reads of what the kernel was told of are not seen here.  So the first block of an
- * extension and one in the middle of a stream's window are marked: kernels are not told
- * of them until a read asks.
+ * Reads of what the kernel was told of are not seen here.  So one block in the middle of
+ * each extension and of each window of a stream is marked: kernels are not told of it
+ * until a read asks.
  *
  * Main thread only.
  */
@@ -62,9 +62,11 @@ void plan_was_useful(struct plan *plan);
  * @sector: first of the request
  * @nr_sectors: its length
  * @missing: the last piece of it that had to be fetched; NULL: nothing had to
+ * @was_marked: a block of it was
  */
 void plan_ahead(struct disk *disk, const struct qc2_index *idx, uint64_t to,
-		uint64_t sector, uint64_t nr_sectors, const struct piece *missing);
+		uint64_t sector, uint64_t nr_sectors, const struct piece *missing,
+		bool was_marked);
 
 /* Up to which sector kernels are told what is known, if a read at @sector goes on with others. */
 uint64_t plan_told_to(const struct plan *plan, uint64_t sector);
