@@ -90,6 +90,7 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
 	multi.o pool.o object.o origin.o replica.o log.o)
+$(BUILD)/tests/unit/test_plan: $(addprefix $(BUILD)/userspace/chaind/,plan.o object.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o origin.o log.o)
 $(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
