@@ -308,6 +308,57 @@ static void test_extension_size(void **state)
 	chaind.cfg.extension_bytes = 64 << 20;
 }
 
+/* Reads that never come to what was fetched with others soon have nothing ahead. */
+static void check_random(void)
+{
+	unsigned int i, ahead = 0, tries = 0, marked, first = 0;
+
+	for (i = 0; i < 64 + 320; i++) {
+		read_block(i * 40503U % NR_BLOCKS);
+		if (i < 64)
+			first += count_ahead(0, &marked);
+		if (i >= 64) {
+			ahead += count_ahead(0, &marked);
+			tries += marked;
+		}
+		forget();
+	}
+	assert_true(first > 0);
+	assert_int_equal(tries, 320 / 16);
+	assert_int_equal(ahead, tries);
+}
+
+static void test_far_apart(void **state)
+{
+	build_plain();
+	check_random();
+}
+
+static void test_far_apart_slow(void **state)
+{
+	make_far(0);
+	build_plain();
+	check_random();
+}
+
+/* Those that do have more. */
+static void test_useful(void **state)
+{
+	unsigned int i, marked, last = 0;
+
+	make_far(0);
+	build_plain();
+	check_random();
+	for (i = 0; i < 64; i++) {
+		read_block((i + 1000) * 40503U % NR_BLOCKS);
+		last = count_ahead(0, &marked);
+		if (marked)
+			plan_was_useful(&disk.plan);
+		forget();
+	}
+	assert_in_range(last, LARGEST / 2, LARGEST);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Streams
@@ -557,6 +608,9 @@ int main(void)
 		TEST(test_extension_stops),
 		TEST(test_extension_gap),
 		TEST(test_extension_size),
+		TEST(test_far_apart),
+		TEST(test_far_apart_slow),
+		TEST(test_useful),
 		TEST(test_stream),
 		TEST(test_streams),
 		TEST(test_no_stream),

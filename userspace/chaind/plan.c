@@ -33,11 +33,10 @@ void plan_was_useful(struct plan *plan)
 		plan->useful = ALL_USEFUL;
 }
 
-/* It is not yet known whether it will be. */
+/* It is not yet known whether it will be.  Rounded up, or it would never come to none. */
 static void count_extension(struct plan *plan)
 {
-	plan->useful -= plan->useful >> USEFUL_SHIFT;
-	plan->extensions++;
+	plan->useful -= (plan->useful + (1U << USEFUL_SHIFT) - 1) >> USEFUL_SHIFT;
 }
 
 /* Neither here nor on its way. */
@@ -182,9 +181,9 @@ static uint32_t extension_blocks(struct disk *disk, struct object *obj)
 
 	if (max > chunk)
 		max = chunk;
-	/* The square: a boot is as fast with it, and fetches much less. */
+	/* The square: a boot is about as fast with it, and fetches much less. */
 	nr = max * useful / ALL_USEFUL * useful / ALL_USEFUL / QC2_BLOCK_BYTES;
-	if (!nr && disk->plan.extensions++ % TRY_ONE_OF == 0)
+	if (!nr && disk->plan.without++ % TRY_ONE_OF == 0)
 		nr = 1;
 	return nr;
 }

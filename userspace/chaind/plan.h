@@ -44,7 +44,7 @@ struct plan {
 	struct stream streams[PLAN_STREAMS];
 	uint64_t clock;
 	unsigned int useful;		/* how many extensions are, of 256 */
-	unsigned int extensions;
+	unsigned int without;		/* reads for which none seemed worth it */
 };
 
 void plan_init(struct plan *plan);
