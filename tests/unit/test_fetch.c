@@ -122,12 +122,18 @@ struct unpack {
 };
 
 static bool hold_unpack;
+static unsigned int unpack_failures;	/* so often there is no memory */
 static sem_t unpack_begun, unpack_may_end;
 
 struct unpack *unpack_new(struct qc2_packed *packed, uint64_t start, uint64_t end)
 {
-	struct unpack *u = calloc(1, sizeof(*u) + end - start);
+	struct unpack *u;
 
+	if (unpack_failures) {
+		unpack_failures--;
+		return NULL;
+	}
+	u = calloc(1, sizeof(*u) + end - start);
 	u->start = start;
 	u->end = end;
 	return u;
@@ -991,6 +997,26 @@ static void test_replica_hedge(void **state)
 	assert_int_equal(origin_running(origin(1)), 0);
 }
 
+/* For lack of memory nobody is asked, there or elsewhere, before a while. */
+static void test_replica_no_memory(void **state)
+{
+	begin(8);
+	use_packed(0);
+	add_replica(1);
+	unpack_failures = 1000;
+	begin_fetch(FETCH_DEMAND, 0, 4, 1);
+	want(0, 4);
+	UNTIL(unpack_failures < 1000);
+	settle();
+	assert_true(unpack_failures > 990);
+	unpack_failures = 0;
+	UNTIL(nr_asks == 1);
+	assert_int_equal(nr_results, 0);
+	answer_all(&asks[0]);
+	UNTIL(nr_results == 1);
+	assert_result(&results[0], 0, 4, 0);
+}
+
 static void use_sites(const char *fmt, ...)
 {
 	char path[64];
@@ -1184,6 +1210,7 @@ int main(void)
 		TEST(test_replica_fails),
 		TEST(test_replica_changed),
 		TEST(test_replica_hedge),
+		TEST(test_replica_no_memory),
 		TEST(test_replica_other),
 		TEST(test_replica_size),
 		TEST(test_keys),

@@ -344,7 +344,7 @@ static unsigned int retry_ms(const struct fetch *fetch, unsigned int retry_after
 }
 
 /* The fetch has no transfer any more, because of an error that may pass. */
-static bool try_again(struct fetch *fetch, unsigned int retry_after_ms)
+static bool try_again(struct fetch *fetch, int ret, unsigned int retry_after_ms)
 {
 	struct place *old = fetch->place;
 
@@ -353,7 +353,9 @@ static bool try_again(struct fetch *fetch, unsigned int retry_after_ms)
 	fetch->class = FETCH_DEMAND;	/* it is in no queue now */
 	fetch->tries++;
 	old->origin->retries++;
-	set_place(fetch, object_place(fetch->obj, old));
+	/* Memory is short everywhere. */
+	if (ret != -ENOMEM)
+		set_place(fetch, object_place(fetch->obj, old));
 	if (fetch->place != old) {
 		move(fetch, QUEUED);
 		return true;
@@ -368,7 +370,7 @@ static void fetch_failed(struct fetch *fetch, int ret, unsigned int retry_after_
 	bool may_pass = ret == -EAGAIN || ret == -ENOMEM || fetch->place != obj->places;
 
 	fetch->stats->errors++;
-	if (may_pass && try_again(fetch, retry_after_ms))
+	if (may_pass && try_again(fetch, ret, retry_after_ms))
 		return;
 	if (!may_pass) {
 		if (log_allowed(&obj->log_limit))
@@ -597,9 +599,11 @@ static int start_carry(struct fetch *fetch, struct qc2_err *err)
 
 	blocks_range(fetch, c->first, &start, &end);
 	len = end - start;
-	if (fetch->obj->packed && !fetch->unpack) {
-		fetch->unpack = unpack_new(fetch->obj->packed, start, end);
-		fetch->damaged = calloc(fetch->nr, sizeof(*fetch->damaged));
+	if (fetch->obj->packed) {
+		if (!fetch->unpack)
+			fetch->unpack = unpack_new(fetch->obj->packed, start, end);
+		if (!fetch->damaged)
+			fetch->damaged = calloc(fetch->nr, sizeof(*fetch->damaged));
 		if (!fetch->unpack || !fetch->damaged)
 			return qc2_fail(err, ENOMEM, "%s: out of memory", fetch->obj->url);
 	}
