@@ -170,7 +170,7 @@ static void build_plain(void)
 }
 
 /* A read of one block of the disk, as a request does it. */
-static void read_block(uint32_t disk_block)
+static void read_one(uint32_t disk_block, bool was_marked)
 {
 	struct piece piece, missing;
 	struct resolve res;
@@ -186,7 +186,12 @@ static void read_block(uint32_t disk_block)
 		fetched = true;
 	}
 	plan_ahead(&disk, idx, idx->nr_sectors, (uint64_t)disk_block * SECTORS, SECTORS,
-		   fetched ? &missing : NULL);
+		   fetched ? &missing : NULL, was_marked);
+}
+
+static void read_block(uint32_t disk_block)
+{
+	read_one(disk_block, false);
 }
 
 static void assert_fetch(unsigned int nr, enum fetch_class class, unsigned int object,
@@ -243,7 +248,7 @@ static void test_extension(void **state)
 	assert_fetch(0, FETCH_DEMAND, 0, 102, 1);
 	assert_false(fetches[0].blocks[0]->marked);
 	assert_fetch(1, FETCH_AHEAD, 0, 103, 5);
-	assert_true(fetches[1].blocks[0]->marked);
+	assert_true(fetches[1].blocks[2]->marked);
 	assert_int_equal(count_ahead(0, &marked), 5);
 	assert_int_equal(marked, 1);
 }
@@ -380,7 +385,7 @@ static unsigned int marked_at(unsigned int from)
 
 static void test_stream(void **state)
 {
-	unsigned int i, window = 16, windows = 0, planned, marked;
+	unsigned int i, window = 8, windows = 0, planned, marked;
 
 	build_plain();
 	read_block(0);
@@ -415,6 +420,26 @@ static void test_stream(void **state)
 	/* Kernels are told as far as that. */
 	assert_int_equal(plan_told_to(&disk.plan, 2000 * SECTORS), planned * SECTORS);
 	assert_int_equal(plan_told_to(&disk.plan, 3000 * SECTORS), 0);
+}
+
+/*
+ * Of reads of what the kernel was told of nothing is heard, until one comes to the marked
+ * block of the extension: that is a stream.
+ */
+static void test_stream_by_mark(void **state)
+{
+	unsigned int from, at, marked;
+
+	build_plain();
+	make_useful();
+	read_block(0);
+	at = marked_at(0);
+	assert_true(at > 1);
+	from = nr_fetches;
+	read_one(at, true);
+	assert_true(count_ahead(from, &marked) > 0);
+	assert_int_equal(marked, 1);
+	assert_true(plan_told_to(&disk.plan, (at + 1) * SECTORS) > 2 * at * SECTORS);
 }
 
 /* Several at once, and reads between them. */
@@ -549,7 +574,7 @@ static void test_packed(void **state)
 	read_block(5);
 	assert_fetch(0, FETCH_DEMAND, 0, 4, 4);
 	assert_fetch(1, FETCH_AHEAD, 0, 8, 4);
-	assert_true(fetches[1].blocks[0]->marked);
+	assert_true(fetches[1].blocks[2]->marked);
 	/* As far as it is not there. */
 	cached[0][102] = true;
 	read_block(101);
@@ -612,6 +637,7 @@ int main(void)
 		TEST(test_far_apart_slow),
 		TEST(test_useful),
 		TEST(test_stream),
+		TEST(test_stream_by_mark),
 		TEST(test_streams),
 		TEST(test_no_stream),
 		TEST(test_fragments),
