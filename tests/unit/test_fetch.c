@@ -17,7 +17,7 @@
 #define NR_BLOCKS	64
 #define SIZE		(NR_BLOCKS * (uint64_t)BLOCK - 1000)	/* the last one is short */
 #define NR_SERVERS	3
-#define NR_BUFS		256
+#define NR_BUFS		64
 
 struct cache {
 	struct cache_buf bufs[NR_BUFS], *unused[NR_BUFS];
@@ -287,6 +287,7 @@ static int teardown(void **state)
 		UNTIL(TAILQ_EMPTY(&o->queue[FETCH_DEMAND]) && TAILQ_EMPTY(&o->resting) &&
 		      TAILQ_EMPTY(&o->queue[FETCH_AHEAD]) && TAILQ_EMPTY(&o->running_list));
 		assert_int_equal(origin_running(o), 0);
+		assert_int_equal(o->bufs, 0);
 	}
 	UNTIL(cache.nr_unused == NR_BUFS);
 	fetcher_stop(fetcher);
@@ -595,6 +596,34 @@ static void test_bufs(void **state)
 	answer_all(&asks[0]);
 	UNTIL(nr_asks == 2);
 	assert_ask(&asks[1], 0, 0, 2);
+}
+
+/* Nor has a store that hangs all buffers. */
+static void test_stalled_bufs(void **state)
+{
+	unsigned int i;
+
+	begin(64);
+	origin_first_byte(origin(0), 100000);
+	origin_body(origin(0), 1 << 20, 1000);
+	for (i = 0; i < NR_BLOCKS; i++)
+		demand(0, i);
+	settle();
+	assert_int_equal(cache.nr_unused, NR_BUFS / 4);
+	assert_int_equal(origin(0)->bufs, NR_BUFS * 3 / 4);
+	servers[1].automatic = true;
+	for (i = 0; i < 8; i++)
+		demand(1, 2 * i);
+	UNTIL(nr_results == 8);
+	for (i = 0; i < 8; i++)
+		assert_ptr_equal(results[i].obj, objects[1]);
+	/* When it answers it has them again. */
+	servers[0].automatic = true;
+	for (i = 0; i < nr_asks; i++)
+		if (!asks[i].over)
+			answer_all(&asks[i]);
+	UNTIL(nr_results == 8 + NR_BLOCKS);
+	UNTIL(cache.nr_unused == NR_BUFS);
 }
 
 /*
@@ -1195,6 +1224,7 @@ int main(void)
 		TEST(test_stalled),
 		TEST(test_fair),
 		TEST(test_bufs),
+		TEST(test_stalled_bufs),
 		TEST(test_retries),
 		TEST(test_unwanted),
 		TEST(test_final),

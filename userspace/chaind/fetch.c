@@ -188,24 +188,34 @@ static void land_block(struct fetch *fetch, struct cache_buf *buf)
 	fetch->corrected = 0;
 }
 
+/* The buffer of a block is not the carry's any more. */
+static struct cache_buf *give_buf(struct carry *c, unsigned int i)
+{
+	struct cache_buf *buf = c->bufs[i - c->first];
+
+	c->bufs[i - c->first] = NULL;
+	c->place->origin->bufs--;
+	return buf;
+}
+
 static void fill_block(struct carry *c, const void *data, size_t len)
 {
-	struct cache_buf **buf = &c->bufs[c->at - c->first];
+	struct cache_buf *buf = c->bufs[c->at - c->first];
 	struct fetch *fetch = c->fetch;
 
-	memcpy((char *)(*buf)->mem + c->filled, data, len);
+	memcpy((char *)buf->mem + c->filled, data, len);
 	c->filled += len;
 	fetch->stats->bytes += len;
 	if (c->filled < block_bytes(fetch, c->at))
 		return;
+	give_buf(c, c->at);
 	if (c->at != fetch->next) {
-		cache_put_buf(*buf);	/* the other one was faster */
+		cache_put_buf(buf);	/* the other one was faster */
 	} else {
 		c->t.origin->hedges_won += c->is_hedge;
 		c->is_hedge = false;		/* counted */
-		land_block(fetch, *buf);
+		land_block(fetch, buf);
 	}
-	*buf = NULL;
 	c->at++;
 	c->filled = 0;
 }
@@ -257,8 +267,7 @@ static int packed_data(void *arg, const void *data, size_t len)
 
 static void take_buf(struct carry *c, unsigned int i)
 {
-	land_block(c->fetch, c->bufs[i - c->first]);
-	c->bufs[i - c->first] = NULL;
+	land_block(c->fetch, give_buf(c, i));
 }
 
 /*
@@ -273,9 +282,9 @@ static void free_carry(struct carry *c)
 	struct fetch *fetch = c->fetch;
 	unsigned int i;
 
-	for (i = 0; i < fetch->nr - c->first; i++) {
-		if (c->bufs[i])
-			cache_put_buf(c->bufs[i]);
+	for (i = c->first; i < fetch->nr; i++) {
+		if (c->bufs[i - c->first])
+			cache_put_buf(give_buf(c, i));
 	}
 	sd_event_source_disable_unref(c->timer);
 	fetch->carries[c == fetch->carries[1]] = NULL;
@@ -482,6 +491,7 @@ static struct carry *carry_new(struct fetch *fetch, unsigned int slot,
 	}
 	c->fetch = fetch;
 	c->place = place;
+	place->origin->bufs += nr;
 	c->first = fetch->next;
 	c->at = fetch->next;
 	c->is_hedge = slot;
@@ -535,7 +545,9 @@ static void restart_packed(struct carry *c, struct place *place)
 	int ret;
 
 	transfer_cancel(&c->t);
+	c->place->origin->bufs -= fetch->nr;
 	c->place = place;
+	c->place->origin->bufs += fetch->nr;
 	unpack_range_done(fetch->unpack, false);
 	ret = start_carry(fetch, &err);
 	if (ret) {
@@ -733,6 +745,16 @@ static bool has_bufs(const struct fetcher *fetcher, const struct fetch *fetch)
 	return unused >= nr;
 }
 
+/* Three quarters of the buffers at most wait for one origin, as it may hang. */
+static bool has_share(const struct fetch *fetch, unsigned int more)
+{
+	unsigned int nr = fetch->nr - fetch->next + more, total;
+
+	cache_bufs(fetch->fetcher->cache, &total);
+	return fetch->place->origin->bufs + nr <= total - total / 4 ||
+	       !fetch->place->origin->bufs;
+}
+
 static bool may_start(const struct fetcher *fetcher, const struct origin *o,
 		      enum fetch_class class, uint64_t now)
 {
@@ -773,7 +795,7 @@ static void join_neighbours(struct fetch *fetch)
 		if (!tail || tail->state != QUEUED || tail->class != FETCH_DEMAND ||
 		    tail->place != fetch->place || tail->next || tail->stats != fetch->stats ||
 		    tail->blocks[0] != block || fetch->nr + tail->nr > FETCH_MAX_BLOCKS ||
-		    !append(fetch, tail))
+		    !has_share(fetch, tail->nr) || !append(fetch, tail))
 			break;
 	}
 }
@@ -785,7 +807,9 @@ static struct fetch *next_fetch(const struct fetcher *fetcher, enum fetch_class 
 	struct origin *o, *best = NULL;
 
 	LIST_FOREACH(o, &origins, entry) {
-		if (!TAILQ_EMPTY(&o->queue[class]) && may_start(fetcher, o, class, now) &&
+		const struct fetch *fetch = TAILQ_FIRST(&o->queue[class]);
+
+		if (fetch && may_start(fetcher, o, class, now) && has_share(fetch, 0) &&
 		    (!best || origin_running(o) < origin_running(best)))
 			best = o;
 	}

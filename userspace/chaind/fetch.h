@@ -15,8 +15,8 @@
  * longer than nearly all others gets a second one beside it (a hedge); who brings a
  * block first wins.
  *
- * One origin may take three quarters of all connections, and few when it does not
- * answer, so that a store that hangs leaves room for the others.  A transfer
+ * One origin may take three quarters of all connections and of the buffers, and few
+ * when it does not answer, so that a store that hangs leaves room for the others.  A transfer
  * starts only when there are buffers for all its blocks: a slow cache holds
  * the fetches back.
  *

@@ -37,6 +37,7 @@ struct origin {
 	struct fetch_list running_list;
 	struct fetch_list resting;
 	unsigned int running[FETCH_CLASSES];	/* transfers */
+	unsigned int bufs;		/* that wait for their bytes */
 
 	unsigned int max;		/* transfers at once by configuration */
 	unsigned int limit;		/* that it stands, 1 to @max */
