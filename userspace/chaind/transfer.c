@@ -10,7 +10,6 @@
 
 #include "credentials.h"
 #include "multi.h"
-#include "retry_budget.h"
 #include "site.h"
 #include "transfer.h"
 
@@ -125,8 +124,6 @@ static void learn(struct transfer *t, int ret, const struct qc2_err *err)
 	o->bytes += t->get.got;
 	if (!ret && t->first_us)
 		origin_body(o, t->get.got, now - t->first_us);
-	if (!ret)
-		qc2_retry_success();
 	if (t->get.throttled)
 		origin_throttled(o, t->get.retry_after_ms, now);
 	if (ret == -EAGAIN && !t->get.corrected && !t->get.needs_keys)
