@@ -140,10 +140,13 @@ static void test_failing(void **state)
 	assert_false(origin_succeeded(o));
 	assert_string_equal(o->trouble.msg, "");
 	assert_int_equal(room(o, FETCH_DEMAND, 0, start), MAX);
-	/* In a row: with successes in between it is not one that fails. */
+	/*
+	 * In a row: with successes in between it is not one that fails, and each of them no
+	 * reason to try at once what should rest.
+	 */
 	while (o->errors < 100) {
 		fails(o, 2);
-		succeed(o, 1);
+		assert_false(origin_succeeded(o));
 	}
 	assert_int_equal(room(o, FETCH_DEMAND, 0, start), MAX);
 }

@@ -334,7 +334,7 @@ static bool rest(struct fetch *fetch, unsigned int ms)
 	return true;
 }
 
-/* The store answers: what rests because of it is tried now. */
+/* The store answers again: what rests because of it is tried now. */
 static void wake_resting(struct origin *origin)
 {
 	struct fetch *fetch;

@@ -119,18 +119,18 @@ void origin_body(struct origin *o, uint64_t bytes, uint64_t us)
 
 bool origin_succeeded(struct origin *o)
 {
-	bool troubled = o->trouble.msg[0];
+	bool failed = o->failures >= MANY_FAILURES;
 
 	if (o->limit < o->max && ++o->good >= o->limit) {
 		o->limit++;
 		o->good = 0;
 	}
-	if (troubled && o->trouble_logged)
+	if (o->trouble_logged)
 		log_info("%s: answers again", o->name);
 	o->trouble_logged = false;
 	o->trouble.msg[0] = '\0';
 	o->failures = 0;
-	return troubled;
+	return failed;
 }
 
 void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now)

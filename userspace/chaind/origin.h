@@ -91,7 +91,7 @@ static inline unsigned int origin_running(const struct origin *o)
 void origin_first_byte(struct origin *o, uint64_t us);
 /* ... and the rest, @bytes, after @us more. */
 void origin_body(struct origin *o, uint64_t bytes, uint64_t us);
-/* It has succeeded.  Returns true if the store was in trouble until now. */
+/* It has succeeded.  Returns true if the store did not answer at all until now. */
 bool origin_succeeded(struct origin *o);
 /* It has failed in a way that may pass. */
 void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now);
