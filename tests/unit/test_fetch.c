@@ -849,6 +849,28 @@ static void test_hedge_ahead(void **state)
 	assert_ask(&asks[3], 0, 4, 2);
 }
 
+/* While the cache is slow there is none, and none is paid for; it is sent later. */
+static void test_hedge_bufs(void **state)
+{
+	struct cache_buf *taken[NR_BUFS];
+	unsigned int nr;
+
+	begin(8);
+	make_hasty(origin(0));
+	begin_fetch(FETCH_AHEAD, 0, 4, 2);
+	UNTIL(nr_asks == 1);
+	nr = cache.nr_unused;
+	assert_true(cache_take_bufs(&cache, nr, taken));
+	want(0, 5);
+	after_hedges(origin(0));
+	assert_int_equal(origin(0)->hedges, 0);
+	while (nr)
+		cache_put_buf(taken[--nr]);
+	UNTIL(nr_asks == 2);
+	answer_all(&asks[1]);
+	end_hedged(2, 0, 1);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Compressed clusters
@@ -1234,6 +1256,7 @@ int main(void)
 		TEST(test_hedge_both),
 		TEST(test_hedge_fails),
 		TEST(test_hedge_ahead),
+		TEST(test_hedge_bufs),
 		TEST(test_packed),
 		TEST(test_packed_hedge),
 		TEST(test_packed_wanted),

@@ -558,6 +558,7 @@ static void restart_packed(struct carry *c, struct place *place)
 
 static bool may_start(const struct fetcher *fetcher, const struct origin *o,
 		      enum fetch_class class, uint64_t now);
+static bool has_bufs(const struct fetcher *fetcher, const struct fetch *fetch);
 
 static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 {
@@ -574,6 +575,7 @@ static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 		arm_hedge(c, after - idle);
 	} else if (place->origin->is_file ||
 		   !may_start(fetch->fetcher, place->origin, FETCH_DEMAND, now) ||
+		   (!fetch->unpack && !has_bufs(fetch->fetcher, fetch)) ||
 		   !origin_take_hedge(origin, now)) {
 		arm_hedge(c, after);
 	} else if (fetch->unpack) {
