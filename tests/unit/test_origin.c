@@ -165,7 +165,10 @@ static void test_keys(void **state)
 static void throttle(struct origin *o, unsigned int running, unsigned int ms, uint64_t now)
 {
 	o->running[FETCH_DEMAND] = running;
-	origin_throttled(o, ms, now);
+	struct qc2_err err;
+
+	qc2_fail(&err, EAGAIN, "too many requests");
+	origin_throttled(o, &err, ms, now);
 	o->running[FETCH_DEMAND] = 0;
 }
 

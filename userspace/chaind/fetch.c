@@ -372,11 +372,22 @@ static bool try_again(struct fetch *fetch, int ret, unsigned int retry_after_ms)
 	return rest(fetch, retry_ms(fetch, retry_after_ms));
 }
 
+/*
+ * Whether trying again is of no use.  There may be another place; but an object that was
+ * changed is another one, whatever replicas still have.
+ */
+static bool is_final(const struct fetch *fetch, int ret)
+{
+	if (ret == -EAGAIN || ret == -ENOMEM || fetch->place != fetch->obj->places)
+		return false;
+	return ret == -ESTALE || object_place(fetch->obj, fetch->place) == fetch->place;
+}
+
 static void fetch_failed(struct fetch *fetch, int ret, unsigned int retry_after_ms,
 			 const struct qc2_err *err)
 {
 	struct object *obj = fetch->obj;
-	bool may_pass = ret == -EAGAIN || ret == -ENOMEM || fetch->place != obj->places;
+	bool may_pass = !is_final(fetch, ret);
 
 	fetch->stats->errors++;
 	if (may_pass && try_again(fetch, ret, retry_after_ms))
@@ -575,6 +586,7 @@ static int on_hedge(sd_event_source *source, uint64_t usec, void *arg)
 		arm_hedge(c, after - idle);
 	} else if (place->origin->is_file ||
 		   !may_start(fetch->fetcher, place->origin, FETCH_DEMAND, now) ||
+		   !origin_is_calm(place->origin, now) ||
 		   (!fetch->unpack && !has_bufs(fetch->fetcher, fetch)) ||
 		   !origin_take_hedge(origin, now)) {
 		arm_hedge(c, after);
@@ -694,7 +706,8 @@ static void transfer_over(struct transfer *t, int ret, const struct qc2_err *err
 		while (fetch->next < fetch->nr)
 			take_buf(c, fetch->next);
 	}
-	if (ret && ret != -EAGAIN && ret != -ENOMEM && c->place != fetch->obj->places)
+	if (ret && ret != -EAGAIN && ret != -ENOMEM &&
+	    (c->place != fetch->obj->places || ret != -ESTALE))
 		object_place_failed(c->place, ret, err);
 	if (fetch->next == fetch->nr) {
 		if (other) {

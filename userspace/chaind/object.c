@@ -163,7 +163,8 @@ void object_put(struct object *obj)
 /* Whether there is reason to think that it will not answer. */
 static bool in_trouble(const struct place *place)
 {
-	return place->origin->failures || now_us() < place->not_before_us;
+	return place->origin->failures || now_us() < place->not_before_us ||
+	       now_us() < place->origin->not_before_us;
 }
 
 /* Lower is better: the fastest; of those in trouble the one that failed longest ago. */
@@ -185,13 +186,14 @@ struct place *object_place(struct object *obj, struct place *avoid)
 			best = place;
 	}
 	/* One in trouble is no better than the one that is avoided. */
-	return avoid && (!best || in_trouble(best)) ? avoid : best;
+	return avoid && !avoid->lost && (!best || in_trouble(best)) ? avoid : best;
 }
 
 void object_place_failed(struct place *place, int ret, const struct qc2_err *err)
 {
-	log_warn("%s (the replica is not used %s)", err->msg,
-		 ret == -ESTALE ? "any more" : "for a while");
+	if (ret == -ESTALE || log_allowed(&place->origin->log_limit))
+		log_warn("%s (not used %s)", err->msg,
+			 ret == -ESTALE ? "any more" : "for a while");
 	if (ret == -ESTALE)
 		place->lost = true;	/* whatever other GETs say */
 	place->not_before_us = now_us() + REFUSED_US;

@@ -122,7 +122,10 @@ static inline uint64_t object_nr_blocks(const struct object *obj)
  */
 struct place *object_place(struct object *obj, struct place *avoid);
 
-/* A replica gave an error that does not pass: it is left alone for a while or for good. */
+/*
+ * A place gave an error that does not pass: it is left alone for a while, or for good
+ * after -ESTALE.
+ */
 void object_place_failed(struct place *place, int ret, const struct qc2_err *err);
 
 /* The block if it is on its way, or NULL. */

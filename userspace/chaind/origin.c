@@ -26,6 +26,7 @@
 #define MANY_FAILURES	3
 #define FEW		2
 
+#define MIN_BODY_US	500
 #define MIN_CHUNK	(256U << 10)
 #define MAX_CHUNK	(2U << 20)
 
@@ -113,7 +114,7 @@ void origin_body(struct origin *o, uint64_t bytes, uint64_t us)
 	/* What came at once says nothing of the rate. */
 	if (bytes < MIN_CHUNK / 2)
 		return;
-	rate = bytes * 1000000 / (us ? us : 1);
+	rate = bytes * 1000000 / (us < MIN_BODY_US ? MIN_BODY_US : us);
 	o->bandwidth = o->bandwidth ? (o->bandwidth * 7 + rate) / 8 : rate;
 }
 
@@ -133,13 +134,12 @@ bool origin_succeeded(struct origin *o)
 	return failed;
 }
 
-void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now)
+static void trouble(struct origin *o, const struct qc2_err *err, uint64_t now)
 {
 	if (!o->trouble.msg[0])
 		o->trouble_since_us = now;
 	o->trouble = *err;
 	o->failed_us = now;
-	o->failures++;
 	o->errors++;
 	if (log_allowed(&o->log_limit)) {
 		log_warn("%s", err->msg);
@@ -147,10 +147,18 @@ void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now)
 	}
 }
 
-void origin_throttled(struct origin *o, unsigned int retry_after_ms, uint64_t now)
+void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now)
+{
+	trouble(o, err, now);
+	o->failures++;
+}
+
+void origin_throttled(struct origin *o, const struct qc2_err *err,
+		      unsigned int retry_after_ms, uint64_t now)
 {
 	unsigned int running = origin_running(o);
 
+	trouble(o, err, now);
 	o->throttled++;
 	if (now + retry_after_ms * 1000ULL > o->not_before_us)
 		o->not_before_us = now + retry_after_ms * 1000ULL;
@@ -175,10 +183,14 @@ uint64_t origin_hedge_us(const struct origin *o)
 	return us < HEDGE_MIN_US ? HEDGE_MIN_US : us;
 }
 
+bool origin_is_calm(const struct origin *o, uint64_t now)
+{
+	return now >= o->not_before_us && (!o->cut_us || now - o->cut_us >= CALM_US);
+}
+
 bool origin_take_hedge(struct origin *o, uint64_t now)
 {
-	if (o->hedge_credit < HEDGE_PRICE || now < o->not_before_us ||
-	    (o->cut_us && now - o->cut_us < CALM_US))
+	if (o->hedge_credit < HEDGE_PRICE || !origin_is_calm(o, now))
 		return false;
 	o->hedge_credit -= HEDGE_PRICE;
 	o->hedges++;

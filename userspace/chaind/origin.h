@@ -95,8 +95,12 @@ void origin_body(struct origin *o, uint64_t bytes, uint64_t us);
 bool origin_succeeded(struct origin *o);
 /* It has failed in a way that may pass. */
 void origin_failed(struct origin *o, const struct qc2_err *err, uint64_t now);
-/* The store asked for less, and perhaps for a pause. */
-void origin_throttled(struct origin *o, unsigned int retry_after_ms, uint64_t now);
+/*
+ * The store asked for less, and perhaps for a pause.  It answers, so that is no failure.
+ * The transfer that was told so is still among those that run.
+ */
+void origin_throttled(struct origin *o, const struct qc2_err *err,
+		      unsigned int retry_after_ms, uint64_t now);
 
 /**
  * origin_hedge_us() - after how long without a byte a second request is worth it
@@ -104,6 +108,8 @@ void origin_throttled(struct origin *o, unsigned int retry_after_ms, uint64_t no
  * Return: microseconds; 0: too little is known.
  */
 uint64_t origin_hedge_us(const struct origin *o);
+/* Whether the store has not asked for less lately. */
+bool origin_is_calm(const struct origin *o, uint64_t now);
 /* Whether a second request may be sent now; it is paid for then. */
 bool origin_take_hedge(struct origin *o, uint64_t now);
 /* A request for a waiting read was sent, which earns a part of a second one. */

@@ -12,6 +12,8 @@
 #define SLACK		256
 /* Reads that went on with another before they are a stream. */
 #define IS_STREAM	2
+/* A stream that none of so many requests was of has ended. */
+#define RECENT		64
 /* Bytes of a stream's first window. */
 #define FIRST_WINDOW	(1U << 19)
 /* Most pieces of a window; a disk of tiny pieces is planned for in more steps. */
@@ -88,7 +90,7 @@ static void whole_clusters(struct disk *disk, struct object *obj, uint32_t *firs
 			   uint32_t *end)
 {
 	uint32_t blocks = cluster_blocks(obj), start = *first - *first % blocks;
-	uint64_t stop = *end + (blocks - *end % blocks) % blocks;
+	uint64_t stop = (uint64_t)*end + (blocks - *end % blocks) % blocks;
 
 	if (stop > object_nr_blocks(obj))
 		stop = object_nr_blocks(obj);
@@ -147,6 +149,9 @@ static void fetch_ahead(struct disk *disk, uint32_t object, uint32_t first, uint
 	struct object *obj = disk->objects[object];
 	uint32_t step = fetch_blocks(obj), nr;
 
+	/* It would be stale when the store is back. */
+	if (object_place(obj, NULL)->origin->failures)
+		return;
 	whole_clusters(disk, obj, &first, &end);
 	while (first < end) {
 		for (nr = 0; nr < step && first + nr < end &&
@@ -360,17 +365,25 @@ out:
 	return to;
 }
 
-/* What may be ahead at once: half of the buffers, and an eighth of the cache. */
+/*
+ * What may be ahead at once: half of the buffers, and an eighth of the cache, shared by
+ * the streams that go on.
+ */
 static uint64_t max_window(const struct disk *disk)
 {
+	const struct plan *plan = &disk->plan;
+	unsigned int bufs, active = 0, i;
 	struct cache_stats stats;
-	unsigned int bufs;
 
 	cache_bufs(disk->chaind->cache, &bufs);
 	cache_get_stats(disk->chaind->cache, &stats);
 	if (bufs / 2 > stats.slots / 8)
 		bufs = stats.slots / 4;
-	return (uint64_t)bufs / 2 * QC2_BLOCK_BYTES;
+	for (i = 0; i < PLAN_STREAMS; i++)
+		active += plan->streams[i].hits >= IS_STREAM &&
+			  plan->clock - plan->streams[i].used < RECENT;
+	bufs /= 2 * (active ? active : 1);
+	return bufs ? (uint64_t)bufs * QC2_BLOCK_BYTES : FIRST_WINDOW;
 }
 
 /* The stream that a read goes on with, or the one to be replaced by a new one. */

@@ -120,14 +120,14 @@ static void learn(struct transfer *t, int ret, const struct qc2_err *err)
 	struct origin *o = t->origin;
 	uint64_t now = now_us();
 
-	o->running[t->class]--;
 	o->bytes += t->get.got;
 	if (!ret && t->first_us)
 		origin_body(o, t->get.got, now - t->first_us);
 	if (t->get.throttled)
-		origin_throttled(o, t->get.retry_after_ms, now);
-	if (ret == -EAGAIN && !t->get.corrected && !t->get.needs_keys)
+		origin_throttled(o, err, t->get.retry_after_ms, now);
+	else if (ret == -EAGAIN && !t->get.corrected && !t->get.needs_keys)
 		origin_failed(o, err, now);
+	o->running[t->class]--;
 	if (t->get.needs_keys)
 		wait_for_keys(t);
 }
