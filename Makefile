@@ -49,7 +49,7 @@ FUZZ_BINS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/%,$(wildcard tes
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
 .PHONY: all user module kunit tools unit-bins fuzz-bins install uninstall clean setup demo \
-	check check-kernels check-debug soak fuzz bench bench-local bench-chain help
+	check check-kernels check-debug soak fuzz bench bench-local bench-chain bench-store help
 all: user module
 
 help:
@@ -67,6 +67,7 @@ help:
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
 	@echo 'bench-chain    what the depth of a chain costs: requests, bytes, time, memory; index'
+	@echo 'bench-store    fetching over HTTP beside curl, QEMU and nbdkit'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
 tools: $(TOOL_BINS)
@@ -178,6 +179,10 @@ bench-local: setup
 bench-chain: setup
 	tests/setup bench-chain
 	tests/bench/chain
+
+bench-store: setup
+	tests/setup bench-store
+	tests/bench/store
 
 clean:
 	rm -rf build

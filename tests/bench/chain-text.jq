@@ -49,8 +49,13 @@ elif $what == "goals" then
 		(if .met == null then "not measured" elif .met then "met" else "missed" end)] | @tsv)
 elif $what == "plot" then
 	(.latency | .[length / 2 | floor].latency_ms) as $ms |
+	([.chains[].chain] | unique) as $chains |
 	(.opened[] | select(.place == "first") | . as $o | .seconds[] | select(.latency_ms == $ms) |
-		[$o.chain, ($o.who | who), $o.depth, $o.requests.median, .median, $ms] | @tsv)
+		($chains | index($o.chain)) as $column |
+		["requests", $column, 0, "Chain “\($o.chain)”: requests until 4 KiB are read",
+		 "depth of the chain", ($o.who | who), $o.depth, $o.requests.median],
+		["seconds", $column, 1, "Seconds, with \($ms) ms added to each request",
+		 "depth of the chain", ($o.who | who), $o.depth, .median] | @tsv)
 else
 	error("nothing is called \($what)")
 end

@@ -208,7 +208,7 @@ http_requests()
 http_bytes()
 {
 	http_settled
-	{ grep -E -e "${1-}" "$T/access.log" || true; } | awk '{ n += $3 } END { printf "%d\n", n }'
+	{ grep -E -e "${1-}" "$T/access.log" || true; } | awk '{ n += $3 } END { printf "%.0f\n", n }'
 }
 
 http_reset()

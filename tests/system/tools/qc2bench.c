@@ -15,6 +15,12 @@
  *					copy 4 KiB of a device, read directly, into a
  *					file; prints when they were there, in us since
  *					1970
+ *	qc2bench replay DEVICE DEPTH PAUSE_MS
+ *					read, directly, what lines OFFSET BYTES on
+ *					standard input say, in their order, DEPTH at a
+ *					time, with a pause before each; prints for each
+ *					when it began, in us since the first, and how
+ *					long it took, in us
  *	qc2bench race read|write BYTES DEPTH random|once|sequential FLUSH MS TURNS MIB \
  *		DEVICE... [-- DEVICE...]
  *					how fast the devices are beside each other,
@@ -488,6 +494,90 @@ static void read_once(const char *device, off_t offset, const char *file)
 	printf("%llu\n", ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000);
 }
 
+struct replayed {
+	off_t offset;
+	size_t bytes;
+	uint64_t start_ns, ns;
+};
+
+static struct replayed *parse_replay(FILE *from, size_t *nr, size_t *longest)
+{
+	struct replayed *reads = NULL, *r;
+	long long offset, bytes;
+
+	*nr = 0;
+	*longest = 4096;
+	while (fscanf(from, "%lld %lld", &offset, &bytes) == 2) {
+		if (!(*nr & (*nr - 1))) {
+			reads = realloc(reads, (*nr ? *nr * 2 : 1) * sizeof(*reads));
+			if (!reads)
+				die("out of memory");
+		}
+		r = &reads[(*nr)++];
+		*r = (struct replayed){ .offset = offset, .bytes = bytes };
+		if (r->bytes > *longest)
+			*longest = r->bytes;
+	}
+	if (!feof(from) || !*nr)
+		die("a line is not OFFSET BYTES, or there is none");
+	return reads;
+}
+
+static void replay(const char *device, unsigned int depth, unsigned int pause_ms)
+{
+	const struct timespec pause = {
+		.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000L,
+	};
+	int fd = open(device, O_RDONLY | O_DIRECT);
+	size_t nr, longest, next = 0, ended = 0, i;
+	struct replayed *reads = parse_replay(stdin, &nr, &longest), *r;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	struct io_uring ring;
+	char **buffers = calloc(nr, sizeof(*buffers)), **spare = calloc(depth, sizeof(*spare));
+
+	if (fd < 0)
+		die(device);
+	if (!buffers || !spare || io_uring_queue_init(depth, &ring, 0))
+		die("no memory");
+	for (i = 0; i < depth; i++)
+		if (posix_memalign((void **)&spare[i], 4096, longest))
+			die("no memory");
+	while (ended < nr) {
+		while (next < nr && next - ended < depth) {
+			if (pause_ms)
+				clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+			r = &reads[next];
+			buffers[next] = spare[depth - 1 - (next - ended)];
+			sqe = io_uring_get_sqe(&ring);
+			io_uring_prep_read(sqe, fd, buffers[next], r->bytes, r->offset);
+			sqe->user_data = next;
+			r->start_ns = now_ns();
+			next++;
+			if (pause_ms)
+				break;
+		}
+		if (io_uring_submit_and_wait(&ring, 1) < 0)
+			die("io_uring_submit_and_wait");
+		while (!io_uring_peek_cqe(&ring, &cqe)) {
+			i = cqe->user_data;
+			if (cqe->res != (int)reads[i].bytes) {
+				fprintf(stderr, "qc2bench: %s: %zu bytes at %lld: %s\n", device,
+					reads[i].bytes, (long long)reads[i].offset,
+					cqe->res < 0 ? strerror(-cqe->res) : "short read");
+				exit(1);
+			}
+			reads[i].ns = now_ns() - reads[i].start_ns;
+			spare[depth - (next - ended)] = buffers[i];
+			ended++;
+			io_uring_cqe_seen(&ring, cqe);
+		}
+	}
+	for (r = reads; r < reads + nr; r++)
+		printf("%llu %llu\n", (unsigned long long)(r->start_ns - reads->start_ns) / 1000,
+		       (unsigned long long)r->ns / 1000);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "create")) {
@@ -498,6 +588,8 @@ int main(int argc, char **argv)
 		map(argv[2]);
 	} else if (argc == 5 && !strcmp(argv[1], "read")) {
 		read_once(argv[2], atoll(argv[3]), argv[4]);
+	} else if (argc == 5 && !strcmp(argv[1], "replay") && atoi(argv[3]) > 0) {
+		replay(argv[2], atoi(argv[3]), atoi(argv[4]));
 	} else if (argc >= 11 && !strcmp(argv[1], "race")) {
 		parse_race(argc - 2, argv + 2);
 	} else {

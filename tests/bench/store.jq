@@ -1,0 +1,53 @@
+# What tests/bench/store measured, summed up; see tests/bench/store-report.
+
+def median: sort | (.[(length - 1) / 2 | floor] + .[length / 2 | floor]) / 2;
+def spread: {min: min, median: median, max: max};
+# @value says what was measured.
+def goal($goal; $limit; $value; $met): {goal: $goal, limit: $limit, value: $value, met: $met};
+def decimals($n): pow(10; $n) as $p | . * $p | round / $p;
+
+# The ratio of each round, of @a to @b.
+def ratios($a; $b):
+	[$a[] | . as $x | $b[] | select(.round == $x.round and .latency_ms == $x.latency_ms) |
+		$x.value / .value] | if length == 0 then null else spread end;
+def ratio_text: "\(.median | decimals(2)), \(.min | decimals(2))-\(.max | decimals(2))";
+
+($boot[0]) as $trace |
+($measured | map(.latency_ms) | unique) as $ms |
+def all($what; $who; $l): [$measured[] | select(.what == $what and .who == $who and .latency_ms == $l)];
+
+# All rounds of one measurement.
+def sum_up:
+	. as $all |
+	(.[0] | {what, who, latency_ms}) + {rounds: length, value: (map(.value) | spread)} +
+	([.[0] | keys_unsorted[] | select(IN("what", "who", "latency_ms", "round", "value") | not) |
+		. as $key | {($key): ($all | map(.[$key]) | median)}] | add // {}) +
+	if .[0].what == "boot" and $trace then
+		{amplification: (map(.bytes / $trace.needed) | spread)} else {} end;
+
+[$measured | group_by([.what, .who, .latency_ms])[] | sum_up] as $sums |
+def of($what; $who): $sums[] | select(.what == $what and .who == $who);
+
+[
+	($ms[] as $l | ("qcow2chain", "qcow2chain, buffered") as $who |
+	 ratios(all("sequential"; $who; $l); all("sequential"; "curl"; $l)) | select(.) |
+	 goal("sequential, \($who), \($l) ms, to curl"; ">= 0.9"; ratio_text; .median >= 0.9)),
+	(of("random"; "qcow2chain") | select(.latency_ms == 30) |
+	 goal("random reads, queue depth 32, 30 ms"; ">= 853/s (0.8 x 32 / 30 ms)";
+		"\(.value.median | round)"; .value.median >= 0.8 * 32 / 0.03)),
+	(of("idle"; "qcow2chain") |
+	 goal("one cold read, \(.latency_ms) ms"; "<= 1.1 x \(.round_trip_ms | decimals(1)) ms, the round trip";
+		"\(.value.median | decimals(1)) ms"; .value.median <= 1.1 * .round_trip_ms)),
+	(of("slow"; "qcow2chain") |
+	 goal("p99, 1 % of requests slow, \(.latency_ms) ms"; "<= 3 x \(.p50_ms | decimals(1)) ms, p50";
+		"\(.value.median | decimals(1)) ms"; .value.median <= 3 * .p50_ms),
+	 goal("requests per read there"; "<= 1.03"; "\(.requests / .reads | decimals(3))";
+		.requests <= 1.03 * .reads)),
+	(ratios(all("cpu"; "qcow2chain"; 0); all("cpu"; "curl"; 0)) | select(.) |
+	 goal("processor time over TLS, to curl"; "<= 1.3"; ratio_text; .median <= 1.3)),
+	(of("boot"; "qcow2chain") |
+	 goal("a machine starts, bytes to those needed, \(.latency_ms) ms"; "<= 3.0";
+		(.amplification | ratio_text); .amplification.median <= 3))
+] as $goals |
+
+{machine: $machine[0], boot: $trace, measured: $sums, goals: $goals}
