@@ -58,11 +58,12 @@ static struct qc2_sites *load(const char *text)
 static void refused_bytes(const char *text, size_t len, unsigned int line, const char *part)
 {
 	struct qc2_err err = { "" };
-	struct qc2_sites *sites;
+	struct qc2_sites *sites = (void *)&err;
 	char where[96];
 
 	write_file(text, len);
 	assert_true(qc2_sites_load(path, &sites, &err) < 0);
+	assert_null(sites);	/* so that whoever frees it may */
 	snprintf(where, sizeof(where), line ? "%s:%u: " : "%s: ", path, line);
 	assert_in(err.msg, where);
 	assert_in(err.msg, part);

@@ -614,22 +614,26 @@ static int add_defaults(struct qc2_sites *sites, struct qc2_err *err)
 int qc2_sites_load(const char *path, struct qc2_sites **sites, struct qc2_err *err)
 {
 	const char *name = path ? path : QC2_SITES_DEFAULT_PATH;
+	struct qc2_sites *new;
 	char *text = NULL;
 	size_t len;
 	int ret;
 
+	*sites = NULL;
 	ret = qc2_secret_read(name, MAX_FILE, true, &text, &len, err);
 	if (ret && (path || ret != -ENOENT))
 		return ret;
-	*sites = calloc(1, sizeof(**sites));
-	ret = *sites ? 0 : no_memory(err);
+	new = calloc(1, sizeof(*new));
+	ret = new ? 0 : no_memory(err);
 	if (!ret && text)
-		ret = read_sites(*sites, name, text, err);
+		ret = read_sites(new, name, text, err);
 	if (!ret)
-		ret = add_defaults(*sites, err);
+		ret = add_defaults(new, err);
 	qc2_secret_free(text);
 	if (ret)
-		qc2_sites_free(*sites);
+		qc2_sites_free(new);
+	else
+		*sites = new;
 	return ret;
 }
 

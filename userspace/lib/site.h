@@ -72,7 +72,7 @@ struct qc2_sites;
  * qc2_sites_load() - read the stores file
  * @path: the file, which must exist; or NULL for the default file, which may be
  *	missing
- * @sites: to be freed with qc2_sites_free()
+ * @sites: to be freed with qc2_sites_free(); NULL after a failure
  *
  * The file is refused if it is neither the caller's nor root's, if others can
  * read it, or if its group or others can write it.  Mistakes are errors that name
