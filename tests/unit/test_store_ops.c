@@ -509,7 +509,8 @@ static void test_redirects(void **state)
 static void test_redirect_elsewhere(void **state)
 {
 	static const char *const good[] = { GOOD, GOOD, NULL };
-	char *first, header[] = "/tmp/test_store_ops.h.XXXXXX", location[128], prefix[64];
+	char *first, *hidden, header[] = "/tmp/test_store_ops.h.XXXXXX";
+	char location[160], prefix[64];
 	const char *answers[4] = { NULL };
 	const char *const allow[] = { prefix };
 	struct qc2_err err;
@@ -521,8 +522,12 @@ static void test_redirect_elsewhere(void **state)
 	snprintf(location, sizeof(location), "Location: %s?sig=" SECRET "\r\n", f.other.url);
 	snprintf(prefix, sizeof(prefix), "%.*s", (int)strlen(f.other.url) - 5, f.other.url);
 	first = answer("307 Temporary Redirect", location, "");
-	answers[0] = first;
+	/* A header that looks like the status line of another answer hides nothing. */
+	strcat(location, "HTTP/1.1 200: OK\r\n");
+	hidden = answer("307 Temporary Redirect", location, "");
+	answers[0] = hidden;
 	answers[1] = first;
+	answers[2] = first;
 	server_start(&f.server, answers);
 	fd = mkstemp(header);
 	assert_true(dprintf(fd, "X-Key: " TOKEN "\n") > 0);
@@ -531,10 +536,12 @@ static void test_redirect_elsewhere(void **state)
 		  header);
 	have_keys(&f, f.server.url);
 	/* Another port is another origin. */
-	assert_int_equal(get_once(&f, &get, f.server.url, &err), -EACCES);
-	assert_in(err.msg, prefix);
-	assert_in(err.msg, "\"allow\"");
-	assert_not_in(err.msg, SECRET);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(get_once(&f, &get, f.server.url, &err), -EACCES);
+		assert_in(err.msg, prefix);
+		assert_in(err.msg, "\"allow\"");
+		assert_not_in(err.msg, SECRET);
+	}
 	f.cfg.allow = allow;
 	f.cfg.nr_allow = 1;
 	assert_int_equal(get_once(&f, &get, f.server.url, &err), 0);
@@ -547,6 +554,7 @@ static void test_redirect_elsewhere(void **state)
 	assert_in(f.other.requests[0], "Range: bytes=0-7\r\n");
 	assert_not_in(f.other.requests[0], TOKEN);
 	unlink(header);
+	free(hidden);
 	free(first);
 }
 

@@ -382,11 +382,16 @@ bool qc2_request_header(struct qc2_request *req, const char *line, size_t len)
 	char value[256];
 	const char *p;
 
-	if (len > 5 && !strncasecmp(line, "HTTP/", 5)) {
+	/* A header can begin like that as well, and must not hide those in front of it. */
+	if (!req->in_headers && len > 5 && !strncasecmp(line, "HTTP/", 5)) {
 		memset(ans, 0, sizeof(*ans));
 		ans->length = UINT64_MAX;
+		req->in_headers = true;
 		curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &ans->status);
 	} else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
+		req->in_headers = false;
+		/* That of libcurl, which may have begun again without an empty line. */
+		curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &ans->status);
 		if (has_redirects(req) && ans->nr_locations && ans->status >= 300 &&
 		    ans->status < 400)
 			return check_redirect(req);

@@ -132,6 +132,7 @@ struct qc2_request {
 	size_t body_len, body_sent;
 
 	char *origin;			/* URL after redirects; NULL: @target */
+	bool in_headers;		/* a status line came, and not yet the empty one */
 	int redirect_ret;		/* it was not followed; @redirect_err says why */
 	struct qc2_err redirect_err;
 	char local[QC2_ADDRESS_LEN];	/* to which no connection was made */
