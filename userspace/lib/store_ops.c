@@ -21,6 +21,8 @@
 #define MAX_RETRY_MS		120000
 /* A page of a list has 5000 objects at most, with names of 1 KiB. */
 #define MAX_PAGE		(32 << 20)
+/* A body that is not wanted is read up to here to keep the connection. */
+#define MAX_IGNORED		65536
 
 /*
  * ---------------------------------------------------------------------------
@@ -32,6 +34,7 @@ struct transfer {
 	struct qc2_request *req;
 	size_t max;		/* of a body that is wanted */
 	bool too_long;
+	uint64_t ignored;	/* of one that is not */
 };
 
 static bool is_success(const struct qc2_request *req)
@@ -57,11 +60,14 @@ static size_t on_data(char *buf, size_t one, size_t len, void *arg)
 {
 	struct transfer *t = arg;
 
+	if (is_success(t->req) && t->max) {
+		t->too_long = !qc2_request_text(t->req, buf, len, t->max);
+		return t->too_long ? 0 : len;
+	}
 	if (!is_success(t->req))
 		qc2_request_text(t->req, buf, len, QC2_ERROR_TEXT);
-	else if (t->max)
-		t->too_long |= !qc2_request_text(t->req, buf, len, t->max);
-	return t->too_long ? 0 : len;
+	t->ignored += len;
+	return t->ignored > MAX_IGNORED ? 0 : len;
 }
 
 static const char *failure(const struct qc2_operation *op)
@@ -134,7 +140,7 @@ static int try_once(const struct qc2_store_config *cfg, const struct qc2_operati
 	if (t.too_long) {
 		ret = -EPROTO;
 		snprintf(what, sizeof(what), "the answer is longer than %zu bytes", max);
-	} else if (code != CURLE_OK) {
+	} else if (code != CURLE_OK && t.ignored <= MAX_IGNORED) {
 		ret = qc2_request_code(req, code, what, sizeof(what));
 	} else if (!is_success(req)) {
 		ret = qc2_request_refused(req, what, sizeof(what));
@@ -395,9 +401,10 @@ static bool is_ours(const struct qc2_store_config *cfg, const char *url, const v
 	struct qc2_request req;
 	bool repeated, same;
 
-	if (!len || qc2_exchange(cfg, &op, &req, len + 1, &repeated, NULL))
+	if (!len)
 		return false;
-	same = req.text_len == len && !memcmp(req.text, buf, len) &&
+	same = !qc2_exchange(cfg, &op, &req, len + 1, &repeated, NULL) &&
+	       req.text_len == len && !memcmp(req.text, buf, len) &&
 	       (!version || !qc2_answer_version(&req, version, NULL));
 	qc2_request_free(&req);
 	return same;
