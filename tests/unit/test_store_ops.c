@@ -182,13 +182,30 @@ static void test_refusals(void **state)
 	}
 }
 
+/* libcurl shows the URL of a proxy that it cannot read. */
+static void test_proxy_is_not_shown(void **state)
+{
+	static const char *const nothing[] = { NULL };
+	struct qc2_err err;
+	struct qc2_get get;
+	struct fixture f;
+
+	server_start(&f.server, nothing);
+	configure(&f, "http://127.0.0.1/", "proxy = http://user:" SECRET "/x@127.0.0.1:1\n");
+	assert_true(get_once(&f, &get, "http://127.0.0.1/a", &err) < 0);
+	assert_in(err.msg, "proxy");
+	assert_not_in(err.msg, SECRET);
+	finish(&f);
+}
+
 /* A store may repeat a secret in what is shown as well. */
 static void test_secret_is_not_repeated(void **state)
 {
 	char *text = error("403 Forbidden", "", "Bad" SECRET);
 	char *http = answer("403 Forbidden", "", "<Error><Code>X</Code><Message>you said "
 			    TOKEN "</Message></Error>");
-	const char *const answers[] = { text, http, NULL };
+	char *azure = answer("403 Forbidden", "x-ms-error-code: Bad" SECRET "\r\n", "");
+	const char *const answers[] = { text, http, azure, NULL };
 	struct qc2_err err;
 	struct qc2_get get;
 	struct fixture f;
@@ -212,9 +229,14 @@ static void test_secret_is_not_repeated(void **state)
 	assert_int_equal(get_once(&f, &get, f.server.url, &err), -EACCES);
 	assert_in(err.msg, "status 403");
 	assert_not_in(err.msg, TOKEN);
+	qc2_sites_free(f.cfg.sites);
+	configure_azure(&f);
+	assert_int_equal(get_once(&f, &get, "azure://account/c/a", &err), -EACCES);
+	assert_not_in(err.msg, SECRET);
 	finish(&f);
 	assert_in(f.server.requests[1], "X-Key: " TOKEN "\r\n");
 	unlink(header);
+	free(azure);
 	free(text);
 	free(http);
 }
@@ -508,10 +530,12 @@ static void test_redirects(void **state)
 
 static void test_redirect_elsewhere(void **state)
 {
-	static const char *const good[] = { GOOD, GOOD, NULL };
+	static const char *const good[] = {
+		GOOD, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", NULL
+	};
 	char *first, *hidden, header[] = "/tmp/test_store_ops.h.XXXXXX";
 	char location[160], prefix[64];
-	const char *answers[4] = { NULL };
+	const char *answers[5] = { NULL };
 	const char *const allow[] = { prefix };
 	struct qc2_err err;
 	struct qc2_get get;
@@ -528,6 +552,7 @@ static void test_redirect_elsewhere(void **state)
 	answers[0] = hidden;
 	answers[1] = first;
 	answers[2] = first;
+	answers[3] = first;
 	server_start(&f.server, answers);
 	fd = mkstemp(header);
 	assert_true(dprintf(fd, "X-Key: " TOKEN "\n") > 0);
@@ -545,11 +570,14 @@ static void test_redirect_elsewhere(void **state)
 	f.cfg.allow = allow;
 	f.cfg.nr_allow = 1;
 	assert_int_equal(get_once(&f, &get, f.server.url, &err), 0);
+	/* The other one does not know the key, so it cannot say that it is bad. */
+	assert_int_equal(get_once(&f, &get, f.server.url, &err), -EACCES);
+	assert_false(get.needs_keys);
 	server_stop(&f.other);
 	finish(&f);
 	assert_in(f.server.requests[0], "X-Key: " TOKEN "\r\n");
 	assert_in(f.server.requests[1], "X-Key: " TOKEN "\r\n");
-	assert_int_equal(f.other.nr_requests, 1);
+	assert_int_equal(f.other.nr_requests, 2);
 	assert_in(f.other.requests[0], "GET /image?sig=" SECRET " HTTP");
 	assert_in(f.other.requests[0], "Range: bytes=0-7\r\n");
 	assert_not_in(f.other.requests[0], TOKEN);
@@ -689,6 +717,8 @@ static void test_put(void **state)
 		/* Somebody else did. */
 		"", EXISTS,
 		"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-7/8\r\nETag: \"v2\"\r\nContent-Length: 8\r\n\r\nabcdefgh",
+		/* Nobody tells. */
+		"", EXISTS, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
 		NULL
 	};
 	const struct qc2_put_if absent = { .absent = true };
@@ -706,8 +736,9 @@ static void test_put(void **state)
 	assert_ok(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, &absent, &version, &err), err);
 	assert_string_equal(version, "\"v1\"");
 	free(version);
-	assert_int_equal(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, &absent, NULL, &err),
-			 -EEXIST);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, &absent, NULL,
+					 &err), -EEXIST);
 	finish(&f);
 	assert_in(f.server.requests[1], "PUT /bucket/a HTTP");
 	assert_in(f.server.requests[1], "Content-Length: 8\r\n");
@@ -851,6 +882,32 @@ static void test_files(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* A body that nobody wants, and of which more was announced than comes. */
+static void test_long_answers(void **state)
+{
+	char *refused, *deleted, *body = calloc(1, 100001);
+	struct qc2_err err;
+	struct fixture f;
+
+	memset(body, 'x', 100000);
+	assert_true(asprintf(&refused, "HTTP/1.1 403 Forbidden\r\nContent-Length: 200000\r\n\r\n%s",
+			     body) > 0);
+	assert_true(asprintf(&deleted, "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n%s",
+			     body) > 0);
+	{
+		const char *const answers[] = { refused, deleted, NULL };
+
+		server_start(&f.server, answers);
+		configure_s3(&f);
+		assert_int_equal(qc2_delete(&f.cfg, "s3://bucket/a", &err), -EACCES);
+		assert_ok(qc2_delete(&f.cfg, "s3://bucket/a", &err), err);
+		finish(&f);
+	}
+	free(refused);
+	free(deleted);
+	free(body);
+}
+
 /* Last: nothing is left of the budget afterwards. */
 static void test_budget(void **state)
 {
@@ -871,6 +928,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_proxy_is_not_shown),
 		cmocka_unit_test(test_secret_is_not_repeated),
 		cmocka_unit_test(test_retry_after),
 		cmocka_unit_test(test_expired_keys),
@@ -888,6 +946,7 @@ int main(void)
 		cmocka_unit_test(test_multipart),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_long_answers),
 		cmocka_unit_test(test_budget),
 	};
 

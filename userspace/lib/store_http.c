@@ -50,8 +50,8 @@ static int http_request(struct qc2_request *req, int64_t now, struct qc2_err *er
 
 static int http_refused(struct qc2_request *req, int ret)
 {
-	/* The key may have been renewed in its file. */
-	if (req->answer.status != 401 || !req->keys)
+	/* The key may have been renewed in its file; if it is what this server was given. */
+	if (req->answer.status != 401 || !req->keys || req->bare)
 		return ret;
 	qc2_credentials_reject(req->site->creds, req->keys);
 	req->needs_keys = true;

@@ -369,11 +369,25 @@ static bool check_redirect(struct qc2_request *req)
 	if (req->redirect_ret)
 		return false;
 	/* What is for one origin is not told another one, nor ever again. */
-	if (req->bare_headers && !qc2_url_same_origin(req->target, target))
+	if (req->bare_headers && !qc2_url_same_origin(req->target, target)) {
 		curl_easy_setopt(req->easy, CURLOPT_HTTPHEADER, req->bare_headers);
+		req->bare = true;
+	}
 	free(req->origin);
 	req->origin = target;
 	return true;
+}
+
+/*
+ * Of an error only the code is shown, and only one of letters: its texts may repeat what
+ * was sent, or a piece of it, with the keys, a token, or a proxy's password.
+ */
+static void set_code(struct qc2_answer *ans, const char *text, size_t len)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+	if (len <= strspn(text, letters))
+		qc2_printable(text, len, ans->code, sizeof(ans->code));
 }
 
 bool qc2_request_header(struct qc2_request *req, const char *line, size_t len)
@@ -424,7 +438,7 @@ bool qc2_request_header(struct qc2_request *req, const char *line, size_t len)
 		copy_value(line, len, ans->region, sizeof(ans->region));
 	} else if (token_is(line, len, "x-ms-error-code")) {
 		if (copy_value(line, len, value, sizeof(value)))
-			qc2_printable(value, strlen(value), ans->code, sizeof(ans->code));
+			set_code(ans, value, strlen(value));
 	}
 	return true;
 }
@@ -456,6 +470,9 @@ int qc2_request_code(struct qc2_request *req, CURLcode code, char *what, size_t 
 {
 	const char *text = req->errbuf[0] ? req->errbuf : curl_easy_strerror(code);
 
+	/* The whole URL would follow, which may have a password. */
+	if (!strncmp(text, "Unsupported proxy", 17))
+		text = "the URL of the proxy cannot be understood";
 	if (req->redirect_ret) {
 		snprintf(what, size, "%s", req->redirect_err.msg);
 		return req->redirect_ret;
@@ -511,18 +528,13 @@ int qc2_request_code(struct qc2_request *req, CURLcode code, char *what, size_t 
  * ---------------------------------------------------------------------------
  */
 
-/*
- * Only the code is shown, and only one of letters: the texts of an error may repeat what
- * was sent, or a piece of it, with the keys, a token, or a proxy's password.
- */
 static int on_error_element(void *arg, const char *path, const char *text)
 {
-	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 	struct qc2_answer *ans = arg;
 	size_t line = strcspn(text, "\r\n");
 
-	if (!strcmp(path, "Error/Code") && line == strspn(text, letters))
-		qc2_printable(text, line, ans->code, sizeof(ans->code));
+	if (!strcmp(path, "Error/Code"))
+		set_code(ans, text, line);
 	else if (!strcmp(path, "Error/Region") && !ans->region[0])
 		qc2_printable(text, line, ans->region, sizeof(ans->region));
 	return 0;

@@ -127,6 +127,7 @@ struct qc2_request {
 	char *target;			/* URL, with what signs it */
 	struct curl_slist *headers;
 	struct curl_slist *bare_headers;	/* without what is for this origin alone */
+	bool bare;				/* those are sent */
 	char *made_body;
 	const char *body;		/* what is left to be sent */
 	size_t body_len, body_sent;
