@@ -124,6 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	unsigned int what = take(&in, 1);
 	struct qc2_err err = { "" };
+	const char *effective;
 	CURL *easy;
 	int ret;
 
@@ -153,6 +154,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ret = qc2_get_finish(&get, curl_easy_perform(easy), &err);
 	assert(server.conn >= 0);
 	close(server.conn);
+	/* Nothing is in "allow", so this is where any redirect leads. */
+	assert(!curl_easy_getinfo(easy, CURLINFO_EFFECTIVE_URL, &effective));
+	assert(!strncmp(get.url, "s3:", 3) || !strncmp(effective, "http://127.0.0.1/", 17) ||
+	       !strncmp(effective, "https://127.0.0.1", 17));
 	curl_easy_cleanup(easy);
 	check(&get, &sink, !get.version, sink.len, ret, &err);
 	qc2_get_cleanup(&get);

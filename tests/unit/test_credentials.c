@@ -896,6 +896,43 @@ static void test_reject(void **state)
 	qc2_credentials_free(creds);
 }
 
+/* Other keys each time, and the store takes none: the source is not asked on and on. */
+static void test_reject_all(void **state)
+{
+	struct qc2_credentials_config cfg = config(QC2_CREDENTIALS_PROCESS);
+	struct qc2_credentials *creds;
+	struct qc2_keys *keys;
+	unsigned int asked = 0;
+	struct qc2_err err;
+
+	cfg.process = file("new-keys", "#!/bin/sh\n"
+		"echo '{\"Version\": 1, \"AccessKeyId\": \"I'$$'\", \"SecretAccessKey\": \"S\"}'\n");
+	assert_int_equal(chmod(cfg.process, 0700), 0);
+	creds = qc2_credentials_new(&cfg);
+	for (int i = 0; i < 200; i++) {
+		if (i == 100)
+			now += 1;
+		if (qc2_credentials_refresh(creds, &err))
+			continue;
+		asked++;
+		keys = qc2_credentials_get(creds);
+		qc2_credentials_reject(creds, keys);
+		qc2_keys_unref(keys);
+	}
+	assert_int_equal(asked, 4);
+	assert_int_equal(qc2_credentials_refresh(creds, &err), -EACCES);
+	assert_in(err.msg, "of new keys as well");
+	/* Keys that were good for a while are renewed at once. */
+	now += 60;
+	assert_ok(qc2_credentials_refresh(creds, &err), err);
+	now += 60;
+	keys = qc2_credentials_get(creds);
+	qc2_credentials_reject(creds, keys);
+	qc2_keys_unref(keys);
+	assert_ok(qc2_credentials_refresh(creds, &err), err);
+	qc2_credentials_free(creds);
+}
+
 /* --- threads --------------------------------------------------------------------------------- */
 
 #define THREADS	8
@@ -1034,6 +1071,7 @@ int main(void)
 		cmocka_unit_test_setup(test_expiry, clear),
 		cmocka_unit_test_setup(test_short_life, clear),
 		cmocka_unit_test_setup(test_reject, clear),
+		cmocka_unit_test_setup(test_reject_all, clear),
 		cmocka_unit_test_setup(test_single_flight, clear),
 		cmocka_unit_test_setup(test_not_dumped, clear),
 	};

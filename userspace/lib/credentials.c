@@ -34,9 +34,11 @@ struct qc2_credentials {
 	pthread_mutex_t lock;
 	pthread_cond_t done;		/* @round has changed */
 	struct qc2_keys *keys;		/* the latest; NULL: none, or rejected */
+	int64_t since;			/* when @keys came */
 	int64_t due;			/* time to renew @keys; INT64_MAX: not by time */
 	struct qc2_keys *rejected;	/* the last that the store rejected */
 	bool rejected_again;		/* the source gave the same once more */
+	unsigned int rejections;	/* in a row, of keys that had just come */
 	bool ever;			/* there have been keys */
 	bool refreshing;
 	unsigned int round;
@@ -212,13 +214,17 @@ static int64_t due_time(struct qc2_credentials *creds, const struct qc2_keys *ke
 	return keys->expires - MARGIN_S - jitter(MARGIN_S);
 }
 
+/* The @nr-th pause in a row, from 0; at least half of what it may be. */
+static int64_t pause_end(unsigned int nr, int64_t now)
+{
+	int64_t pause = nr < 6 ? 1 << nr : MAX_PAUSE_S;
+
+	return now + (pause + 1) / 2 + jitter(pause / 2);
+}
+
 static void fail(struct qc2_credentials *creds, int ret, const struct qc2_err *err, int64_t now)
 {
-	int64_t pause = creds->failures < 6 ? 1 << creds->failures : MAX_PAUSE_S;
-
-	creds->failures++;
-	/* At least half of it. */
-	creds->pause_end = now + (pause + 1) / 2 + jitter(pause / 2);
+	creds->pause_end = pause_end(creds->failures++, now);
 	creds->ret = ret;
 	creds->err = *err;
 }
@@ -249,6 +255,7 @@ static void succeed(struct qc2_credentials *creds, struct qc2_keys *keys, int64_
 	qc2_keys_unref(creds->keys);
 	creds->keys = keys;
 	creds->ever = true;
+	creds->since = now;
 	creds->due = due_time(creds, keys, now);
 	creds->pause_end = 0;
 	creds->ret = 0;
@@ -320,9 +327,14 @@ bool qc2_credentials_due(struct qc2_credentials *creds)
 
 void qc2_credentials_reject(struct qc2_credentials *creds, const struct qc2_keys *used)
 {
+	int64_t now = now_s(creds);
+	bool again;
+
 	pthread_mutex_lock(&creds->lock);
 	/* A reference is held, so that another set cannot have this address. */
 	if (creds->keys == used && used) {
+		/* The same keys got another chance, after a pause. */
+		again = creds->rejected;
 		qc2_keys_unref(creds->rejected);
 		creds->rejected = creds->keys;
 		creds->rejected_again = false;
@@ -330,6 +342,14 @@ void qc2_credentials_reject(struct qc2_credentials *creds, const struct qc2_keys
 		/* A pause after a failed renewal of other keys is over. */
 		if (!creds->ret)
 			creds->pause_end = 0;
+		/* A store that takes no keys at all must not make us ask on and on. */
+		if (now - creds->since >= MAX_PAUSE_S)
+			creds->rejections = 0;
+		if (!again && ++creds->rejections > 2) {
+			creds->pause_end = pause_end(creds->rejections - 3, now);
+			creds->ret = qc2_fail(&creds->err, EACCES,
+				"the store says of new keys as well that they have expired");
+		}
 	}
 	pthread_mutex_unlock(&creds->lock);
 }

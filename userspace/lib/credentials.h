@@ -125,7 +125,9 @@ int qc2_credentials_refresh(struct qc2_credentials *creds, struct qc2_err *err);
  * qc2_credentials_reject() - the store said that these keys have expired
  * @used: what qc2_credentials_get() returned; the caller still has its reference
  *
- * They are not given out any more.  Nothing happens if there are newer ones.
+ * They are not given out any more.  Nothing happens if there are newer ones.  When the
+ * third set within a minute of its life is rejected, and from then on, the next refresh
+ * is one after a failure: with a pause in front of it.
  */
 void qc2_credentials_reject(struct qc2_credentials *creds, const struct qc2_keys *used);
 
