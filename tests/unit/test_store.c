@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <netdb.h>
+#include <semaphore.h>
+#include <time.h>
 
 #include "server.h"
 #include "store.h"
@@ -116,6 +118,10 @@ static void test_huge_object(void **state)
 
 /* What the DNS says: the addresses of all hosts in "example", one or two. */
 static const char *const *dns;
+/* For "slow.example" there is no answer before @dns_end, unless the test allows it. */
+static sem_t dns_asked, dns_answers;
+static struct timespec dns_end;
+static bool answered_late;
 
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
 		struct addrinfo **res)
@@ -124,6 +130,12 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 	struct addrinfo *last;
 	int ret;
 
+	if (node && !strcmp(node, "slow.example")) {
+		sem_post(&dns_asked);
+		answered_late = sem_clockwait(&dns_answers, CLOCK_MONOTONIC, &dns_end) != 0;
+		sem_post(&dns_asked);
+		return EAI_AGAIN;
+	}
 	if (!node || !strstr(node, ".example"))
 		return real(node, service, hints, res);
 	ret = real(dns[0], service, hints, res);
@@ -215,6 +227,32 @@ static void test_local_proxy(void **state)
 	free(answer);
 }
 
+/* A transfer can be ended while the DNS does not answer: the daemon's main loop does that. */
+static void test_slow_dns(void **state)
+{
+	struct qc2_get get = { .url = "http://slow.example/image", .len = 8 };
+	CURLM *multi = curl_multi_init();
+	CURL *easy = curl_easy_init();
+	struct qc2_err err;
+	int running;
+
+	assert_int_equal(sem_init(&dns_asked, 0, 0), 0);
+	assert_int_equal(sem_init(&dns_answers, 0, 0), 0);
+	assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &dns_end), 0);
+	dns_end.tv_sec += 5;
+	assert_ok(qc2_get_prepare(&get, easy, &cfg, &err), err);
+	assert_int_equal(curl_multi_add_handle(multi, easy), CURLM_OK);
+	assert_int_equal(curl_multi_perform(multi, &running), CURLM_OK);
+	sem_wait(&dns_asked);
+	curl_multi_remove_handle(multi, easy);
+	curl_easy_cleanup(easy);
+	qc2_get_cleanup(&get);
+	curl_multi_cleanup(multi);
+	sem_post(&dns_answers);
+	sem_wait(&dns_asked);
+	assert_false(answered_late);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -223,6 +261,7 @@ int main(void)
 		cmocka_unit_test(test_huge_object),
 		cmocka_unit_test(test_local_addresses),
 		cmocka_unit_test(test_local_proxy),
+		cmocka_unit_test(test_slow_dns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

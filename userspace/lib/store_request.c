@@ -242,6 +242,8 @@ void qc2_request_setup(struct qc2_request *req, CURL *easy)
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, site && site->http2 ?
 			 (long)CURL_HTTP_VERSION_2TLS : (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	/* Nor wait for the DNS when a transfer ends: its thread ends by itself. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_DNS_SHUFFLE_ADDRESSES, 1L);
 	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, idle_s(req));
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)cfg->connect_timeout_s);
