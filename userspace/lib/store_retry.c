@@ -34,11 +34,12 @@ int qc2_retry_again(struct qc2_retry *retry, int ret, const struct qc2_outcome *
 	if (ret != -EAGAIN)
 		return ret;
 	if (outcome->needs_keys) {
-		if (retry->renewals++ == MAX_CORRECTIONS)
-			return -EACCES;
 		ret = qc2_credentials_refresh(outcome->site->creds, err);
 		if (ret)
 			qc2_fail_prefix(err, ret, "%.400s: ", outcome->url);
+		else if (retry->renewals++ == MAX_CORRECTIONS)
+			ret = qc2_fail(err, EACCES, "%s: the store rejects all new keys",
+				       outcome->url);
 		if (ret != -EAGAIN)
 			return ret;
 	}
