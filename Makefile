@@ -104,12 +104,15 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(BUILD)/libqco
 	$(CC) $(ALL_LDFLAGS) $(if $(FUZZ),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) \
 		$(filter %.a,$^) $(PKG_LIBS)
 
+$(BUILD)/tests/tools/qc2fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
+	multi.o pool.o object.o origin.o unpack.o log.o)
 $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) $(LIBS)
 
 $(BUILD)/tests/tools/qc2bench: LIBS := -luring -pthread
 $(BUILD)/tests/tools/qc2fault: LIBS := -pthread
+$(BUILD)/tests/tools/qc2fetch: LIBS := -pthread
 
 -include $(shell find build/user build/asan build/fuzz -name '*.d' 2>/dev/null)
 
