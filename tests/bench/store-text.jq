@@ -13,11 +13,37 @@ def range($n): "\(.median | fixed($n)), \(.min | fixed($n))-\(.max | fixed($n))"
 def what($what): .measured[] | select(.what == $what);
 def order: sort_by([.latency_ms, (.who | startswith("qcow2chain"))])[];
 
+def latencies($what):
+	"added latency: \([what($what) | "\(.latency_ms) ms (measured: \(.value | range(1)))"] | join("; "))";
+
 if $what == "machine" then
-	"\(.machine.kernel), \(.machine.cpus) processors, \(.machine.curl), \(.machine.qemu), \(.machine.nbdkit)",
-	"\(.machine.rounds) rounds, \(.machine.connections) connections of chaind and of curl",
-	"added latency: \([what("round-trip") | "\(.latency_ms) ms (measured: \(.value | range(1)))"] | join("; "))",
-	(.machine.hangs | select(. > 0) | "QEMU hung and was started again: \(.) times")
+	(select(.client_machine) |
+	 "client, natively: \(.client_machine | "\(.kernel), \(.cpus) processors (\(.cpu)), \(.curl)")",
+	 "\(.client_machine | "\(.rounds) rounds, \(.connections) connections, of which a store gets \(.curl_connections), as does curl")",
+	 latencies("client-round-trip")),
+	(select(.machine) |
+	 "virtual machine: \(.machine.kernel), \(.machine.cpus) processors, \(.machine.curl), \(.machine.qemu), \(.machine.nbdkit)",
+	 "\(.machine.rounds) rounds, \(.machine.connections) connections of chaind and of curl",
+	 latencies("round-trip")),
+	(.machine.hangs // 0 | select(. > 0) | "QEMU hung and was started again: \(.) times")
+elif $what == "client-sequential" then
+	(["added ms", "", "MB/s", "requests"] | @tsv),
+	([what("client-sequential")] | order |
+		[.latency_ms, .who, (.value | range(1)), .requests // "-"] | @tsv)
+elif $what == "client-random" then
+	(["added ms", "", "reads/s", "p50 ms", "p99 ms"] | @tsv),
+	([what("client-random")] | order |
+		[.latency_ms, .who, (.value | range(0)), (.p50_ms | fixed(1)), (.p99_ms | fixed(1))] | @tsv)
+elif $what == "client-latency" then
+	(["added ms", "", "p50 ms", "p99 ms", "round trip", "requests/read", "hedges"] | @tsv),
+	([what("client-single", "client-slow")] | sort_by([.what, .latency_ms])[] |
+		[.latency_ms, {"client-single": "one at a time", "client-slow": "1 % of requests slow"}[.what] +
+			if .who == "curl" then ", curl" else "" end, (.p50_ms // .value.median | fixed(1)),
+		 (.p99_ms, .round_trip_ms | fixed(1)), (if .reads then .requests / .reads | fixed(3) else "-" end),
+		 .hedges // "-"] | @tsv)
+elif $what == "client-cpu" then
+	(["", "processor s/GiB", "seconds"] | @tsv),
+	([what("client-cpu")] | order | [.who, (.value | range(2)), (.seconds | fixed(1))] | @tsv)
 elif $what == "sequential" then
 	(["added ms", "", "MB/s", "requests", "MB"] | @tsv),
 	([what("sequential")] | order |
@@ -44,7 +70,7 @@ elif $what == "boot" then
 		[.latency_ms, .who, (.value | range(1)), (.requests | fixed(0)), (.bytes | mb),
 		 (.amplification | range(2))] | @tsv)
 elif $what == "goals" then
-	(.goals[] | [.goal, .limit, (.value // "-"), (if .met then "met" else "missed" end)] | @tsv)
+	(.goals[] | [.goal, .limit, (.value // "-"), (if .met == null then "shown only" elif .met then "met" else "missed" end)] | @tsv)
 elif $what == "plot" then
 	([["sequential", "Sequential read, MB/s"], ["random", "Cold reads of 4 KiB, depth 32, per second"],
 	  ["boot", "A machine starts, seconds"]] | to_entries[]) as $p |
