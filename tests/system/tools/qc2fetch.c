@@ -9,14 +9,15 @@
  * something waits for, and throws them away:
  *	seq	one after another from the start, DEPTH at a time
  *	random	in random places, DEPTH at a time
- *	single	in random places, one at a time, after DEPTH at a time that do not count
- *		and make the connections
+ *	single	in random places, one at a time, each with the rest of 2 MiB ahead of it, and
+ *		when all of the one before has come; after DEPTH at a time that do not
+ *		count and make the connections
  *
  * CONNECTIONS (64) is the daemon's setting; one store gets three quarters of them.
  *
  * Prints one line of JSON: reads, seconds, bytes, requests (hedges included) and hedges
  * of what counts; p50_us and p99_us of a read; and cpu_user_s and cpu_sys_s of the
- * process, from its start.
+ * process, from its start.  Like the daemon it waits for a store that has gone away.
  *
  * Main thread only.
  */
@@ -38,6 +39,7 @@
 #include "../../../userspace/chaind/log.h"
 #include "store.h"
 
+#define EXTENSION	32		/* blocks: a read and what is ahead of it */
 #define NR_BUFS		1024		/* most that the daemon has */
 #define MAX_DEPTH	4096
 #define MAX_READS	16777216
@@ -66,6 +68,7 @@ static enum mode mode;
 static unsigned int depth;		/* now */
 static struct read *unused;		/* those that are not under way */
 static unsigned int running, left, next_block;
+static unsigned int ahead;		/* blocks on their way that nothing waits for */
 static uint32_t *times;			/* of reads that have ended, in us */
 static unsigned int nr_times;
 
@@ -167,9 +170,10 @@ static uint32_t choose_block(void)
 	return nr;
 }
 
-static void start_read(void)
+static uint32_t start_read(void)
 {
-	struct block *block = block_new(object, choose_block());
+	uint32_t nr = choose_block();
+	struct block *block = block_new(object, nr);
 	struct read *r = unused;
 
 	unused = r->next;
@@ -179,12 +183,35 @@ static void start_read(void)
 	if (!block || fetch_start(fetcher, FETCH_DEMAND, &block, 1, stats))
 		die("out of memory");
 	LIST_INSERT_HEAD(&block->waiters, &r->waiter, by_block);
+	return nr;
+}
+
+/* What the daemon fetches with a read in a place where none was before. */
+static void start_ahead(uint32_t first)
+{
+	struct block *blocks[EXTENSION - 1];
+	unsigned int nr;
+
+	for (nr = 0; nr < EXTENSION - 1 && first + nr < object_nr_blocks(object); nr++) {
+		blocks[nr] = block_new(object, first + nr);
+		if (!blocks[nr])
+			die("out of memory");
+	}
+	if (nr && fetch_start(fetcher, FETCH_AHEAD, blocks, nr, stats))
+		die("out of memory");
+	ahead += nr;
 }
 
 static void read_done(struct block *block, int ret)
 {
 	struct read *r = (struct read *)LIST_FIRST(&block->waiters);
 
+	if (!r) {
+		ahead--;
+		block_free(block);
+		sd_event_source_set_enabled(next_source, SD_EVENT_ONESHOT);
+		return;
+	}
 	if (ret)
 		die(stats->last_error.msg[0] ? stats->last_error.msg : strerror(-ret));
 	times[nr_times++] = now_us() - r->start_us;
@@ -199,8 +226,12 @@ static void read_done(struct block *block, int ret)
 static int on_next(sd_event_source *source, void *arg)
 {
 	end_writes();
-	while (left && running < depth)
-		start_read();
+	while (left && running < depth && !ahead) {
+		uint32_t nr = start_read();
+
+		if (mode == SINGLE && depth == 1)
+			start_ahead(nr + 1);
+	}
 	return 0;
 }
 
@@ -213,7 +244,7 @@ static uint64_t read_blocks(unsigned int nr, unsigned int at_once)
 	depth = at_once;
 	nr_times = 0;
 	sd_event_source_set_enabled(next_source, SD_EVENT_ONESHOT);
-	while (left || running)
+	while (left || running || ahead)
 		if (sd_event_run(event, UINT64_MAX) < 0)
 			die("the event loop failed");
 	return now_us() - start;
