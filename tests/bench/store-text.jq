@@ -72,10 +72,13 @@ elif $what == "boot" then
 elif $what == "goals" then
 	(.goals[] | [.goal, .limit, (.value // "-"), (if .met == null then "shown only" elif .met then "met" else "missed" end)] | @tsv)
 elif $what == "plot" then
-	([["sequential", "Sequential read, MB/s"], ["random", "Cold reads of 4 KiB, depth 32, per second"],
-	  ["boot", "A machine starts, seconds"]] | to_entries[]) as $p |
-	what($p.value[0]) | select(.latency_ms > 0) |
-	[$p.value[0], $p.key, 0, $p.value[1], "latency added to a request, ms", .who, .latency_ms,
+	([["client-sequential", 0, 0, "Client: a whole object, MB/s"],
+	  ["client-random", 1, 0, "Client: blocks of 64 KiB, 32 at a time, per second"],
+	  ["sequential", 0, 1, "Whole path: sequential read, MB/s"],
+	  ["random", 1, 1, "Whole path: cold reads of 4 KiB, depth 32, per second"],
+	  ["boot", 2, 1, "A machine starts, seconds"]][]) as $p |
+	what($p[0]) | select(.latency_ms > 0) |
+	[$p[0], $p[1], $p[2], $p[3], "latency added to a request, ms", .who, .latency_ms,
 	 .value.median] | @tsv
 else
 	error("nothing is called \($what)")
