@@ -72,10 +72,11 @@ curl_all()
 }
 
 # curl_blocks NUMBER AT_ONCE URL - fetches blocks of 64 KiB, a MiB from each other, in
-# kept connections; prints the time of each, in ms, in ascending order
+# kept connections; prints the time of each, in ms, in ascending order; how long all of
+# them took is in $curl_s
 curl_blocks()
 {
-	local number=$1 url=$3 i
+	local number=$1 url=$3 i start
 
 	for ((i = 0; i < number; i++)); do
 		[ $i = 0 ] || echo next
@@ -88,8 +89,10 @@ curl_blocks()
 	else
 		set -- --parallel --parallel-immediate --parallel-max "$2"
 	fi
+	start=${EPOCHREALTIME/./}
 	curl "$@" --config "$T/curl.conf" 2> "$T/curl.log" > "$T/curl.times" ||
 		fail "$(tail "$T/curl.log")"
+	curl_s=$(elapsed "$start")
 	awk '{ printf "%.3f\n", $1 * 1000 }' "$T/curl.times" | sort -n
 }
 
