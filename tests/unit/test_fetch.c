@@ -1140,6 +1140,24 @@ static void test_replica_size(void **state)
 	replicas_stop(r);
 }
 
+/* A URL with a signature is not shown to other servers. */
+static void test_replica_query(void **state)
+{
+	struct replicas *r;
+	char url[96];
+
+	use_sites("[%s]\nreplica = %s\n", servers[0].url, servers[1].url);
+	begin(8);
+	assert_int_equal(replicas_new(&replicas[nr_replicas], event, &cfg), 0);
+	r = replicas[nr_replicas++];
+	object_put(objects[0]);
+	snprintf(url, sizeof(url), "%simage?sig=s3cret", servers[0].url);
+	objects[0] = object_get(url, SIZE, "\"v1\"");
+	replicas_find(r, objects[0]);
+	assert_int_equal(objects[0]->nr_places, 1);
+	replicas_stop(r);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Credentials
@@ -1266,6 +1284,7 @@ int main(void)
 		TEST(test_replica_no_memory),
 		TEST(test_replica_other),
 		TEST(test_replica_size),
+		TEST(test_replica_query),
 		TEST(test_keys),
 	};
 

@@ -160,6 +160,9 @@ void replicas_find(struct replicas *replicas, struct object *obj)
 
 	if (obj->has_replicas || !site)
 		return;
+	/* A query may be a signature, which is nobody else's business. */
+	if (strchr(obj->url, '?'))
+		return;
 	obj->has_replicas = true;
 	for (i = 0; i < site->nr_replicas; i++) {
 		char *url;
