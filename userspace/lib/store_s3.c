@@ -255,8 +255,12 @@ static int s3_refused(struct qc2_request *req, int ret)
 		req->needs_keys = true;
 		return -EAGAIN;
 	}
-	/* The answer to a HEAD has no body, so it does not say why; its Date may. */
-	if (is_one_of(ans->code, skewed) || (ans->status == 403 && !ans->code[0]))
+	/*
+	 * The answer to a HEAD has no body, so it does not say why; its Date may.  What is
+	 * not signed has no time.
+	 */
+	if (req->keys && (is_one_of(ans->code, skewed) ||
+			  (ans->status == 403 && !ans->code[0])))
 		return qc2_request_learn_clock(req) ? -EAGAIN : ret;
 	/* HEAD has no code. */
 	if (is_one_of(ans->code, elsewhere) || ans->status == 301 || ans->status == 307 ||
