@@ -369,8 +369,12 @@ static void test_clock(void **state)
 {
 	char *s3 = error("403 Forbidden", "", "RequestTimeTooSkewed");
 	char *azure = error("403 Forbidden", "", "AuthenticationFailed");
+	char *none = answer("403 Forbidden", "", "");
+	const char *const none_answers[] = { none, NULL };
 	const char *const s3_answers[] = { s3, GOOD, s3, s3, NULL };
 	const char *const azure_answers[] = { azure, GOOD, azure, azure, NULL };
+	struct qc2_err err;
+	struct qc2_get get;
 	struct fixture f;
 
 	server_start(&f.server, s3_answers);
@@ -381,6 +385,14 @@ static void test_clock(void **state)
 	configure_azure(&f);
 	check_clock(&f, "azure://account/c/a");
 	finish(&f);
+	/* What is not signed has no time that could be wrong. */
+	server_start(&f.server, none_answers);
+	configure(&f, "s3://bucket/", "endpoint = %.*s\ncredentials = anonymous\n",
+		  (int)strlen(f.server.url) - 6, f.server.url);
+	qc2_sites_find(f.cfg.sites, "s3://bucket/a")->clock_offset = 5000;
+	assert_int_equal(get_once(&f, &get, "s3://bucket/a", &err), -EACCES);
+	finish(&f);
+	free(none);
 	free(s3);
 	free(azure);
 }
@@ -722,12 +734,16 @@ static void test_put(void **state)
 		NULL
 	};
 	const struct qc2_put_if absent = { .absent = true };
+	const struct qc2_put_if weak = { .version = "W/\"v1\"" };
 	struct qc2_err err;
 	struct fixture f;
 	char *version;
 
 	server_start(&f.server, answers);
 	configure_s3(&f);
+	/* Not without any condition. */
+	assert_int_equal(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, &weak, NULL, &err),
+			 -ENOTSUP);
 	assert_ok(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, NULL, &version, &err), err);
 	assert_string_equal(version, "\"v1\"");
 	free(version);

@@ -425,6 +425,10 @@ int qc2_put(const struct qc2_store_config *cfg, const char *url, const void *buf
 		*version = NULL;
 	if (is_file(url))
 		return put_file(url, buf, len, cond, version, err);
+	/* There would be no condition at all. */
+	if (op.version && !qc2_version_has_condition(op.version))
+		return qc2_fail(err, ENOTSUP, "%s: cannot be written: no server compares with %.100s, which is no strong ETag",
+				url, op.version);
 	ret = qc2_exchange(cfg, &op, &req, 0, &repeated, err);
 	if (!ret && version)
 		ret = qc2_answer_version(&req, version, err);

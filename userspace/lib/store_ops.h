@@ -43,7 +43,8 @@ int qc2_list(const struct qc2_store_config *cfg, const char *prefix,
 /* On what condition an object is written. */
 struct qc2_put_if {
 	bool absent;			/* there is no such object; else -EEXIST */
-	const char *version;		/* it has this version; else -ESTALE */
+	/* It has this version; else -ESTALE.  -ENOTSUP: no server compares with that one. */
+	const char *version;
 };
 
 /**

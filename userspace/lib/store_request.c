@@ -68,6 +68,16 @@ int qc2_request_add(struct qc2_request *req, const char *fmt, ...)
 	return 0;
 }
 
+static bool is_modified_version(const char *version)
+{
+	return !strncmp(version, QC2_MODIFIED_VERSION, strlen(QC2_MODIFIED_VERSION));
+}
+
+bool qc2_version_has_condition(const char *version)
+{
+	return version[0] == '"' || is_modified_version(version);
+}
+
 int qc2_request_conditions(struct qc2_request *req)
 {
 	const struct qc2_operation *op = req->op;
@@ -75,14 +85,12 @@ int qc2_request_conditions(struct qc2_request *req)
 
 	if (op->if_absent)
 		return qc2_request_add(req, "If-None-Match: *");
-	if (!version)
+	if (!version || !qc2_version_has_condition(version))
 		return 0;
-	if (!strncmp(version, QC2_MODIFIED_VERSION, strlen(QC2_MODIFIED_VERSION)))
+	if (is_modified_version(version))
 		return qc2_request_add(req, "If-Unmodified-Since: %s",
 				       version + strlen(QC2_MODIFIED_VERSION));
-	if (version[0] == '"')	/* a weak ETag never matches */
-		return qc2_request_add(req, "If-Match: %s", version);
-	return 0;
+	return qc2_request_add(req, "If-Match: %s", version);
 }
 
 int qc2_request_make(struct qc2_request *req, const struct qc2_operation *op,

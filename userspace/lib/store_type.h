@@ -206,6 +206,9 @@ int qc2_request_refused(struct qc2_request *req, char *what, size_t size);
 int qc2_request_add(struct qc2_request *req, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Whether a server can compare with a version: a weak ETag never matches. */
+bool qc2_version_has_condition(const char *version);
+
 /* Conditions as all stores take them; -ENOMEM or 0. */
 int qc2_request_conditions(struct qc2_request *req);
 
