@@ -405,20 +405,19 @@ bool qc2_request_header(struct qc2_request *req, const char *line, size_t len)
 	struct qc2_answer *ans = &req->answer;
 	char value[256];
 	const char *p;
+	long status;
 
+	if (!len)
+		return true;
 	/* A header can begin like that as well, and must not hide those in front of it. */
 	if (!req->in_headers && len > 5 && !strncasecmp(line, "HTTP/", 5)) {
 		memset(ans, 0, sizeof(*ans));
 		ans->length = UINT64_MAX;
 		req->in_headers = true;
 		curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &ans->status);
-	} else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
+	} else if (line[0] == '\r' || line[0] == '\n') {
+		/* libcurl looks at no more of it, either. */
 		req->in_headers = false;
-		/* That of libcurl, which may have begun again without an empty line. */
-		curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &ans->status);
-		if (has_redirects(req) && ans->nr_locations && ans->status >= 300 &&
-		    ans->status < 400)
-			return check_redirect(req);
 	} else if (token_is(line, len, "Content-Range")) {
 		ans->have_range = copy_value(line, len, value, sizeof(value)) &&
 				  parse_range(value, ans);
@@ -437,6 +436,10 @@ bool qc2_request_header(struct qc2_request *req, const char *line, size_t len)
 	} else if (token_is(line, len, "Location")) {
 		ans->nr_locations++;
 		copy_value(line, len, ans->location, sizeof(ans->location));
+		/* What libcurl has, and goes by. */
+		curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (has_redirects(req) && status >= 300 && status < 400)
+			return check_redirect(req);
 	} else if (token_is(line, len, "Retry-After")) {
 		copy_value(line, len, ans->retry_after, sizeof(ans->retry_after));
 	} else if (token_is(line, len, "Date")) {
