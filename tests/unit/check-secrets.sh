@@ -112,6 +112,7 @@ run() {
 	[ "$status" != 0 ] || fail "this succeeded: $*"
 	[ "$status" -lt 124 ] || fail "status $status: $*: $(cat "out/$runs")"
 	[ -s "out/$runs" ] || fail "nothing was printed: $*"
+	! grep -q Sanitizer "out/$runs" || fail "it crashed: $*: $(cat "out/$runs")"
 }
 
 ctl() { run ./chainctl --config chaind.conf "$@"; }
