@@ -44,8 +44,8 @@ struct origin {
 	unsigned int good;		/* successes since @limit was changed */
 	uint64_t cut_us;		/* when @limit was cut */
 	uint64_t not_before_us;		/* it asked for a pause up to then */
-	bool needs_keys;		/* nothing starts until it has credentials */
-	bool renewing;			/* they are being asked for */
+	bool needs_keys;		/* nothing starts until it has credentials ... */
+	const struct qc2_site *keys_site;	/* ... of this site */
 
 	struct qc2_latency first_byte;	/* from the request to it */
 	uint64_t bandwidth;		/* of one transfer, bytes/s; 0: not known */

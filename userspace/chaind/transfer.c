@@ -14,28 +14,31 @@
 #include "transfer.h"
 
 #define FILE_THREADS	4
-#define KEYS_THREADS	2
-/* Slower than that for the whole of a transfer is as good as nothing. */
-#define MIN_BYTES_PER_S	16384
+#define KEYS_THREADS	8
 /* When credentials cannot be had, they are asked for again after this. */
 #define KEYS_PAUSE_US	5000000
+
+struct renewal;
+LIST_HEAD(renewal_list, renewal);
 
 struct transfers {
 	const struct qc2_store_config *cfg;
 	struct multi *multi;
 	struct pool *file_pool, *keys_pool;
+	struct renewal_list renewals;
+	struct log_limit log_limit;
 	void (*wake)(void *arg);
 	void *arg;
 };
 
-/* Asking for credentials. */
+/* Asking for the credentials of a site; one at a time for each. */
 struct renewal {
 	struct job job;
 	struct transfers *all;
-	struct origin *origin;
 	struct qc2_site *site;
 	int ret;
 	struct qc2_err err;
+	LIST_ENTRY(renewal) entry;
 };
 
 static struct transfer *of_job(struct job *job)
@@ -62,42 +65,51 @@ static void renewal_done(struct job *job)
 {
 	struct renewal *r = (struct renewal *)job;
 	uint64_t now = now_us();
+	struct origin *o;
+	bool told = false;
 
-	if (r->ret) {
-		origin_failed(r->origin, &r->err, now);
-		if (r->origin->needs_keys)
-			r->origin->not_before_us = now + KEYS_PAUSE_US;
+	LIST_REMOVE(r, entry);
+	LIST_FOREACH(o, &origins, entry) {
+		if (!o->needs_keys || o->keys_site != r->site)
+			continue;
+		o->needs_keys = false;
+		if (!r->ret)
+			continue;
+		origin_failed(o, &r->err, now);
+		o->not_before_us = now + KEYS_PAUSE_US;
+		told = true;
 	}
-	r->origin->needs_keys = false;
-	r->origin->renewing = false;
+	if (r->ret && !told && log_allowed(&r->all->log_limit))
+		log_warn("%s", r->err.msg);
 	r->all->wake(r->all->arg);
 	free(r);
 }
 
-/* One at a time for each origin. */
-static void renew_keys(struct transfers *all, struct origin *o, struct qc2_site *site)
+/* Returns false if there is no memory for it. */
+static bool renew_keys(struct transfers *all, struct qc2_site *site)
 {
 	struct renewal *r;
 
-	if (o->renewing)
-		return;
+	LIST_FOREACH(r, &all->renewals, entry)
+		if (r->site == site)
+			return true;
 	r = calloc(1, sizeof(*r));
 	if (!r)
-		return;		/* the next transfer tries again */
+		return false;	/* the next transfer tries again */
 	r->job.run = renewal_run;
 	r->job.done = renewal_done;
 	r->all = all;
-	r->origin = o;
 	r->site = site;
-	o->renewing = true;
+	LIST_INSERT_HEAD(&all->renewals, r, entry);
 	pool_submit(all->keys_pool, &r->job);
+	return true;
 }
 
 /* The origin gets no transfers until there are keys. */
 static void wait_for_keys(struct transfer *t)
 {
-	renew_keys(t->all, t->origin, t->get.site);
-	t->origin->needs_keys = t->origin->renewing;
+	t->origin->needs_keys = renew_keys(t->all, t->get.site);
+	t->origin->keys_site = t->get.site;
 }
 
 /* Measures, and passes on. */
@@ -174,11 +186,8 @@ static int start_http(struct transfers *all, struct transfer *t, struct qc2_err 
 	if (site && site->connections)
 		origin_cap(t->origin, site->connections);
 	if (site && site->creds && qc2_credentials_due(site->creds))
-		renew_keys(all, t->origin, site);
+		renew_keys(all, site);
 	curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
-	curl_easy_setopt(t->easy, CURLOPT_TIMEOUT,
-			 (long)(all->cfg->connect_timeout_s + all->cfg->low_speed_time_s +
-				t->get.len / MIN_BYTES_PER_S));
 	ret = multi_add(all->multi, t->easy);
 	return ret ? qc2_fail(err, -ret, "%s: out of memory", t->get.url) : 0;
 }

@@ -19,6 +19,8 @@
 
 /* The body of an error answer is read up to here to keep the connection. */
 #define MAX_ERROR_BODY		65536
+/* Slower than that for the whole of a transfer is as good as nothing. */
+#define MIN_BYTES_PER_S		16384
 
 static bool has_modified_version(const struct qc2_get *get)
 {
@@ -230,6 +232,10 @@ int qc2_get_prepare(struct qc2_get *get, CURL *easy,
 		snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, get->offset,
 			 get->offset + get->len - 1);
 		curl_easy_setopt(easy, CURLOPT_RANGE, range);
+	} else {
+		curl_easy_setopt(easy, CURLOPT_TIMEOUT,
+				 (long)(cfg->connect_timeout_s + cfg->low_speed_time_s +
+					get->len / MIN_BYTES_PER_S));
 	}
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, get);
