@@ -14,7 +14,7 @@
 
 #include "metaio.h"
 
-struct qc2_range;
+struct qc2_dirty_range;
 struct qc2_tip;
 
 /* Journal sectors, in pages of 4 KiB, that one commit writes at most. */
@@ -49,7 +49,7 @@ struct qc2_tip;
  */
 struct qc2_commit {
 	struct mutex lock;	/* see above */
-	struct qc2_range *ranges;
+	struct qc2_dirty_range *ranges;
 	unsigned int half;
 	unsigned int head;
 	u64 nr_commits;

@@ -221,7 +221,7 @@ static unsigned int qc2_region_set_bits(struct qc2_region *region, unsigned int 
 /* Notes a range for the next commit. */
 static void qc2_dirty_log(struct qc2_dirty *dirty, u64 sector, unsigned int nr_sectors)
 {
-	struct qc2_range *last = dirty->nr_log ? &dirty->log[dirty->nr_log - 1] : NULL;
+	struct qc2_dirty_range *last = dirty->nr_log ? &dirty->log[dirty->nr_log - 1] : NULL;
 
 	if (last && last->sector + last->nr_sectors == sector &&
 	    last->nr_sectors + nr_sectors <= QC2_TIP_RANGE_MAX) {
@@ -363,7 +363,7 @@ bool qc2_dirty_committed(struct qc2_dirty *dirty)
  * Context: process; one commit at a time.
  * Return: number of ranges in @spare.
  */
-unsigned int qc2_dirty_begin_commit(struct qc2_dirty *dirty, struct qc2_range **spare,
+unsigned int qc2_dirty_begin_commit(struct qc2_dirty *dirty, struct qc2_dirty_range **spare,
 				    bool *lost)
 {
 	unsigned int nr_log;

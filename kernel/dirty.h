@@ -26,11 +26,11 @@
 #define QC2_DIRTY_CHECKPOINT	BIT(1)	/* write the bitmap soon */
 
 /**
- * struct qc2_range - sectors of the virtual disk
+ * struct qc2_dirty_range - sectors of the virtual disk
  * @sector: the first
  * @nr_sectors: their number
  */
-struct qc2_range {
+struct qc2_dirty_range {
 	u64 sector;
 	u32 nr_sectors;
 };
@@ -59,7 +59,7 @@ struct qc2_dirty {
 	u64 nr_sectors;
 	unsigned int block_sectors;
 
-	struct qc2_range *log;
+	struct qc2_dirty_range *log;
 	unsigned int nr_log;
 	unsigned int max_log;
 	bool log_lost;
@@ -78,7 +78,7 @@ unsigned int qc2_dirty_set(struct qc2_dirty *dirty, u64 sector, unsigned int nr_
 u64 qc2_dirty_nr_sectors(struct qc2_dirty *dirty);
 
 bool qc2_dirty_committed(struct qc2_dirty *dirty);
-unsigned int qc2_dirty_begin_commit(struct qc2_dirty *dirty, struct qc2_range **spare,
+unsigned int qc2_dirty_begin_commit(struct qc2_dirty *dirty, struct qc2_dirty_range **spare,
 				    bool *lost);
 void qc2_dirty_end_commit(struct qc2_dirty *dirty);
 

@@ -31,7 +31,7 @@ u32 qc2_crc32c(const void *data, size_t bytes)
  * @nr_ranges: 1 to QC2_TIP_JOURNAL_RANGES
  */
 void qc2_journal_write(struct qc2_tip_journal *sector, u64 tip_id,
-		       const struct qc2_range *ranges, unsigned int nr_ranges)
+		       const struct qc2_dirty_range *ranges, unsigned int nr_ranges)
 {
 	unsigned int i;
 
@@ -50,11 +50,11 @@ void qc2_journal_write(struct qc2_tip_journal *sector, u64 tip_id,
  * @sector: a valid sector
  * @i: number of the range
  */
-struct qc2_range qc2_journal_range(const struct qc2_tip_journal *sector, unsigned int i)
+struct qc2_dirty_range qc2_journal_range(const struct qc2_tip_journal *sector, unsigned int i)
 {
 	u64 range = le64_to_cpu(sector->ranges[i]);
 
-	return (struct qc2_range) {
+	return (struct qc2_dirty_range) {
 		.sector = range & ((1ULL << QC2_TIP_RANGE_SHIFT) - 1),
 		.nr_sectors = range >> QC2_TIP_RANGE_SHIFT,
 	};
@@ -83,7 +83,7 @@ enum qc2_journal_state qc2_journal_read(struct qc2_tip_journal *sector, u64 tip_
 		return QC2_JOURNAL_BAD;
 
 	for (i = 0; i < nr; i++) {
-		struct qc2_range range = qc2_journal_range(sector, i);
+		struct qc2_dirty_range range = qc2_journal_range(sector, i);
 
 		if (!range.nr_sectors || range.sector >= disk_sectors ||
 		    range.nr_sectors > disk_sectors - range.sector)

@@ -9,7 +9,7 @@
 
 #include <linux/dm-qcow2chain.h>
 
-struct qc2_range;
+struct qc2_dirty_range;
 
 /* What qc2_journal_read() found. */
 enum qc2_journal_state {
@@ -20,10 +20,10 @@ enum qc2_journal_state {
 };
 
 void qc2_journal_write(struct qc2_tip_journal *sector, u64 tip_id,
-		       const struct qc2_range *ranges, unsigned int nr_ranges);
+		       const struct qc2_dirty_range *ranges, unsigned int nr_ranges);
 enum qc2_journal_state qc2_journal_read(struct qc2_tip_journal *sector, u64 tip_id,
 					u64 disk_sectors);
-struct qc2_range qc2_journal_range(const struct qc2_tip_journal *sector, unsigned int i);
+struct qc2_dirty_range qc2_journal_range(const struct qc2_tip_journal *sector, unsigned int i);
 
 u32 qc2_crc32c(const void *data, size_t bytes);
 

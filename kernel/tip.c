@@ -373,7 +373,7 @@ static int qc2_load_journal_sector(struct qc2_tip *tip, struct qc2_tip_journal *
 	}
 
 	for (i = 0; i < le32_to_cpu(sector->nr_ranges); i++) {
-		struct qc2_range range = qc2_journal_range(sector, i);
+		struct qc2_dirty_range range = qc2_journal_range(sector, i);
 
 		r = qc2_dirty_load_range(&tip->dirty, range.sector, range.nr_sectors);
 		if (r == -EINVAL)

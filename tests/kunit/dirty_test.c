@@ -25,7 +25,7 @@
 
 struct dirty_fixture {
 	struct qc2_dirty dirty;
-	struct qc2_range *spare;
+	struct qc2_dirty_range *spare;
 	struct rnd_state rnd;
 	/* Sectors from MODEL_BASE on: in the tip; since the last commit. */
 	u8 in_tip[MODEL_SECTORS];
@@ -160,7 +160,7 @@ static void commit(struct kunit *test, bool expect_lost)
 	KUNIT_EXPECT_FALSE(test, qc2_dirty_committed(&f->dirty));
 	KUNIT_EXPECT_LE(test, nr, MAX_LOG);
 	for (i = 0; i < nr; i++) {
-		const struct qc2_range *range = &f->spare[i];
+		const struct qc2_dirty_range *range = &f->spare[i];
 
 		KUNIT_ASSERT_GT(test, range->nr_sectors, 0);
 		KUNIT_ASSERT_LE(test, range->nr_sectors, QC2_TIP_RANGE_MAX);
@@ -313,7 +313,7 @@ static void dirty_test_log(struct kunit *test)
 static void dirty_test_log_longest(struct kunit *test)
 {
 	struct dirty_fixture *f = test->priv;
-	struct qc2_range *log = f->dirty.log;
+	struct qc2_dirty_range *log = f->dirty.log;
 
 	qc2_dirty_log(&f->dirty, 0, QC2_TIP_RANGE_MAX - 8);
 	qc2_dirty_log(&f->dirty, QC2_TIP_RANGE_MAX - 8, 8);
@@ -572,7 +572,7 @@ static void dirty_test_concurrent(struct kunit *test)
 	unsigned long *logged, *written, *now, *blocks;
 	const unsigned int bytes = QC2_TIP_BLOCK_SIZE;
 	unsigned int i, nr, running = 0;
-	struct qc2_range *range;
+	struct qc2_dirty_range *range;
 	bool lost, busy;
 
 	logged = kunit_kzalloc(test, bytes, GFP_KERNEL);

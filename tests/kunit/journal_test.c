@@ -12,7 +12,7 @@
 
 static struct qc2_tip_journal *journal_sector(struct kunit *test, u64 sector, u32 nr_sectors)
 {
-	struct qc2_range range = { sector, nr_sectors };
+	struct qc2_dirty_range range = { sector, nr_sectors };
 	struct qc2_tip_journal *j = kunit_kzalloc(test, sizeof(*j), GFP_KERNEL);
 
 	if (j)
@@ -36,7 +36,7 @@ static void journal_test_crc32c(struct kunit *test)
 /* Byte by byte, as docs/tip-format.md has it. */
 static void journal_test_form(struct kunit *test)
 {
-	const struct qc2_range ranges[] = { { 0x1234567890ULL, 0xabcdef }, { 1, 2 } };
+	const struct qc2_dirty_range ranges[] = { { 0x1234567890ULL, 0xabcdef }, { 1, 2 } };
 	static const u8 wanted[] = {
 		0, 0, 0, 0,					/* checksum, cleared below */
 		2, 0, 0, 0,
@@ -62,7 +62,7 @@ static void journal_test_form(struct kunit *test)
 static void journal_test_round_trip(struct kunit *test)
 {
 	struct qc2_tip_journal *j = journal_sector(test, 0, 1);
-	struct qc2_range ranges[QC2_TIP_JOURNAL_RANGES];
+	struct qc2_dirty_range ranges[QC2_TIP_JOURNAL_RANGES];
 	unsigned int nr, i;
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, j);
@@ -76,7 +76,7 @@ static void journal_test_round_trip(struct kunit *test)
 				QC2_JOURNAL_VALID);
 		KUNIT_ASSERT_EQ(test, le32_to_cpu(j->nr_ranges), nr);
 		for (i = 0; i < nr; i++) {
-			struct qc2_range range = qc2_journal_range(j, i);
+			struct qc2_dirty_range range = qc2_journal_range(j, i);
 
 			KUNIT_EXPECT_EQ(test, range.sector, ranges[i].sector);
 			KUNIT_EXPECT_EQ(test, range.nr_sectors, ranges[i].nr_sectors);
@@ -160,13 +160,13 @@ static void journal_test_ranges(struct kunit *test)
 /* A bad range anywhere, and numbers of ranges that there cannot be. */
 static void journal_test_bad(struct kunit *test)
 {
-	struct qc2_range ranges[QC2_TIP_JOURNAL_RANGES];
+	struct qc2_dirty_range ranges[QC2_TIP_JOURNAL_RANGES];
 	struct qc2_tip_journal *j = journal_sector(test, 0, 1);
 	unsigned int i;
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, j);
 	for (i = 0; i < QC2_TIP_JOURNAL_RANGES; i++)
-		ranges[i] = (struct qc2_range) { i, 1 };
+		ranges[i] = (struct qc2_dirty_range) { i, 1 };
 	for (i = 0; i < QC2_TIP_JOURNAL_RANGES; i++) {
 		ranges[i].nr_sectors = 0;
 		qc2_journal_write(j, TIP_ID, ranges, QC2_TIP_JOURNAL_RANGES);
