@@ -496,7 +496,25 @@ int qc2_map_insert(struct qc2_map *map, const struct qc2_run *runs, unsigned int
 	return r;
 }
 
-static bool qc2_entry_uses(void *entry, u32 store, u64 sector, u64 nr_sectors)
+/* Whether one of the sorted ranges touches @nr sectors from @start on. */
+static bool qc2_ranges_touch(const struct qc2_range *ranges, unsigned int nr_ranges, u64 start,
+			     unsigned int nr)
+{
+	unsigned int lo = 0, hi = nr_ranges, mid;
+
+	/* The first range that ends behind @start; the ends are sorted, too. */
+	while (lo < hi) {
+		mid = (lo + hi) / 2;
+		if (ranges[mid].sector + ranges[mid].nr_sectors <= start)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < nr_ranges && ranges[lo].sector < start + nr;
+}
+
+static bool qc2_entry_uses(void *entry, u32 store, const struct qc2_range *ranges,
+			   unsigned int nr_ranges)
 {
 	struct qc2_chunk *chunk = entry;
 	unsigned int i;
@@ -506,10 +524,9 @@ static bool qc2_entry_uses(void *entry, u32 store, u64 sector, u64 nr_sectors)
 
 	for (i = 0; i < chunk->nr_runs; i++) {
 		const struct qc2_map_run *run = &chunk->runs[i];
-		u64 start = qc2_run_sector(run);
 
-		if (qc2_run_store(run) == store && start < sector + nr_sectors &&
-		    sector < start + run->nr)
+		if (qc2_run_store(run) == store &&
+		    qc2_ranges_touch(ranges, nr_ranges, qc2_run_sector(run), run->nr))
 			return true;
 	}
 	return false;
@@ -519,22 +536,23 @@ static bool qc2_entry_uses(void *entry, u32 store, u64 sector, u64 nr_sectors)
  * qc2_map_forget() - forget places, and wait until no read uses them
  * @map: the map
  * @store: index of the store
- * @sector: first sector of that store
- * @nr_sectors: number of sectors; the caller has checked for overflow
+ * @ranges: sectors of that store, as qc2_check_ranges() wants them
+ * @nr_ranges: their number
  *
- * Whole regions are forgotten in which a run touches the sectors: that needs
- * no memory, and the rest is asked for again.
+ * Whole regions are forgotten in which a run touches a range: that needs no
+ * memory, and the rest is asked for again.
  *
  * Context: process; waits for all reads in flight to places of this map.
  */
-void qc2_map_forget(struct qc2_map *map, u32 store, u64 sector, u64 nr_sectors)
+void qc2_map_forget(struct qc2_map *map, u32 store, const struct qc2_range *ranges,
+		    unsigned int nr_ranges)
 {
 	unsigned long region;
 	void *entry;
 
 	mutex_lock(&map->lock);
 	xa_for_each(&map->regions, region, entry) {
-		if (qc2_entry_uses(entry, store, sector, nr_sectors))
+		if (qc2_entry_uses(entry, store, ranges, nr_ranges))
 			qc2_region_erase(map, region);
 		cond_resched();
 	}

@@ -67,7 +67,8 @@ bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 		    struct qc2_place *place);
 
 int qc2_map_insert(struct qc2_map *map, const struct qc2_run *runs, unsigned int nr_runs);
-void qc2_map_forget(struct qc2_map *map, u32 store, u64 sector, u64 nr_sectors);
+void qc2_map_forget(struct qc2_map *map, u32 store, const struct qc2_range *ranges,
+		    unsigned int nr_ranges);
 void qc2_map_drop(struct qc2_map *map);
 void qc2_map_set_limit(struct qc2_map *map, size_t limit);
 

@@ -317,13 +317,13 @@ static const struct nla_policy qc2_policy[QC2_ATTR_MAX + 1] = {
 	[QC2_ATTR_DEV]		= NLA_POLICY_MIN(NLA_U32, 1),
 	[QC2_ATTR_GENERATION]	= { .type = NLA_U64 },
 	[QC2_ATTR_ID]		= { .type = NLA_U64 },
-	[QC2_ATTR_SECTOR]	= { .type = NLA_U64 },
-	[QC2_ATTR_SECTORS]	= { .type = NLA_U64 },
 	[QC2_ATTR_STORE]	= NLA_POLICY_MAX(NLA_U32, QC2_MAX_STORES - 1),
 	[QC2_ATTR_RUNS]		= { .type = NLA_BINARY,
 				    .len = QC2_MAX_RUNS * sizeof(struct qc2_run) },
 	[QC2_ATTR_ERRNO]	= NLA_POLICY_RANGE(NLA_U32, 1, MAX_ERRNO),
 	[QC2_ATTR_RESEND]	= { .type = NLA_FLAG },
+	[QC2_ATTR_RANGES]	= { .type = NLA_BINARY,
+				    .len = QC2_MAX_RANGES * sizeof(struct qc2_range) },
 };
 
 static int qc2_pending_start(struct netlink_callback *cb)
@@ -405,23 +405,35 @@ static int qc2_pending_dump(struct sk_buff *skb, struct netlink_callback *cb)
  * ---------------------------------------------------------------------------
  */
 
+/*
+ * A copy of an attribute that is an array: attributes are aligned to 4 bytes only.
+ * To be freed with kvfree().
+ */
+static void *qc2_array(const struct nlattr *attr, size_t size, unsigned int *nr,
+		       struct netlink_ext_ack *extack)
+{
+	void *array;
+
+	*nr = nla_len(attr) / size;
+	if (!*nr || nla_len(attr) % size) {
+		NL_SET_ERR_MSG_ATTR(extack, attr, "not an array");
+		return ERR_PTR(-EINVAL);
+	}
+	array = kvmalloc(nla_len(attr), GFP_NOIO);
+	if (!array)
+		return ERR_PTR(-ENOMEM);
+	return memcpy(array, nla_data(attr), nla_len(attr));
+}
+
 static int qc2_reply_runs(struct qc2_target *qt, struct genl_info *info)
 {
-	const struct nlattr *attr = info->attrs[QC2_ATTR_RUNS];
-	unsigned int nr = nla_len(attr) / sizeof(struct qc2_run);
 	struct qc2_run *runs;
+	unsigned int nr;
 	int r;
 
-	if (!nr || nla_len(attr) % sizeof(struct qc2_run)) {
-		NL_SET_ERR_MSG_ATTR(info->extack, attr, "not an array of runs");
-		return -EINVAL;
-	}
-
-	/* Attributes are aligned to 4 bytes only, and this one is checked. */
-	runs = kvmalloc(nla_len(attr), GFP_NOIO);
-	if (!runs)
-		return -ENOMEM;
-	memcpy(runs, nla_data(attr), nla_len(attr));
+	runs = qc2_array(info->attrs[QC2_ATTR_RUNS], sizeof(*runs), &nr, info->extack);
+	if (IS_ERR(runs))
+		return PTR_ERR(runs);
 
 	r = qc2_check_runs(qt, runs, nr, info->extack);
 	if (!r) {
@@ -473,8 +485,10 @@ static int qc2_cmd_reply(struct sk_buff *skb, struct genl_info *info)
 static int qc2_cmd_forget(struct sk_buff *skb, struct genl_info *info)
 {
 	struct nlattr **attrs = info->attrs;
-	u64 sector, nr_sectors, generation = 0;
+	struct qc2_range *ranges;
 	struct qc2_target *qt;
+	u64 generation = 0;
+	unsigned int nr;
 	int r;
 
 	r = qc2_check_caller(skb);
@@ -482,23 +496,25 @@ static int qc2_cmd_forget(struct sk_buff *skb, struct genl_info *info)
 		return r;
 	if (GENL_REQ_ATTR_CHECK(info, QC2_ATTR_DEV) ||
 	    GENL_REQ_ATTR_CHECK(info, QC2_ATTR_STORE) ||
-	    GENL_REQ_ATTR_CHECK(info, QC2_ATTR_SECTOR) ||
-	    GENL_REQ_ATTR_CHECK(info, QC2_ATTR_SECTORS))
+	    GENL_REQ_ATTR_CHECK(info, QC2_ATTR_RANGES))
 		return -EINVAL;
 
-	sector = nla_get_u64(attrs[QC2_ATTR_SECTOR]);
-	nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]);
-	if (!nr_sectors || sector + nr_sectors < sector) {
-		NL_SET_ERR_MSG(info->extack, "range is empty or overflows");
-		return -EINVAL;
-	}
+	ranges = qc2_array(attrs[QC2_ATTR_RANGES], sizeof(*ranges), &nr, info->extack);
+	if (IS_ERR(ranges))
+		return PTR_ERR(ranges);
+	r = qc2_check_ranges(ranges, nr, info->extack);
+	if (r)
+		goto out;
 
 	while ((qt = qc2_target_get(nla_get_u32(attrs[QC2_ATTR_DEV]), generation, true))) {
 		generation = qt->generation;
-		qc2_map_forget(&qt->map, nla_get_u32(attrs[QC2_ATTR_STORE]), sector, nr_sectors);
+		qc2_map_forget(&qt->map, nla_get_u32(attrs[QC2_ATTR_STORE]), ranges, nr);
 		qc2_target_put(qt);
 	}
-	return generation ? 0 : -ENODEV;
+	r = generation ? 0 : -ENODEV;
+out:
+	kvfree(ranges);
+	return r;
 }
 
 static const struct genl_ops qc2_ops[] = {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a reply of the daemon must keep to.  Nothing from user space is trusted:
- * all runs are checked before any of them is used.
+ * What the daemon's runs and ranges must keep to.  Nothing from user space is
+ * trusted: all of them are checked before any is used.
  *
  * Locking: none; the target's table does not change.
  */
 #include <linux/blkdev.h>
 #include <linux/netlink.h>
+#include <linux/overflow.h>
 
 #include "runs.h"
 #include "target.h"
@@ -59,6 +60,34 @@ int qc2_check_runs(const struct qc2_target *qt, const struct qc2_run *runs, unsi
 		size = bdev_nr_sectors(qt->stores[run->store]->bdev);
 		if (run->store_sector >= size || run->nr_sectors > size - run->store_sector) {
 			NL_SET_ERR_MSG(extack, "runs outside of the store devices");
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/**
+ * qc2_check_ranges() - check ranges that are to be forgotten
+ * @ranges: the ranges, as user space sent them
+ * @nr: their number
+ * @extack: gets the reason of a refusal
+ *
+ * Ranges that pass are not empty, sorted, without overlap, and their ends do not
+ * overflow.  The store may be smaller: there is nothing to forget then.
+ *
+ * Context: any.
+ * Return: 0 or -EINVAL.
+ */
+int qc2_check_ranges(const struct qc2_range *ranges, unsigned int nr,
+		     struct netlink_ext_ack *extack)
+{
+	unsigned int i;
+	u64 end = 0;
+
+	for (i = 0; i < nr; i++) {
+		if (!ranges[i].nr_sectors || ranges[i].sector < end ||
+		    check_add_overflow(ranges[i].sector, ranges[i].nr_sectors, &end)) {
+			NL_SET_ERR_MSG(extack, "ranges empty, unsorted or too long");
 			return -EINVAL;
 		}
 	}

@@ -55,19 +55,50 @@ static void model_set(struct map_model *m, const struct qc2_run *run)
 	}
 }
 
-/* As qc2_map_forget() promises: every region with a run that touches the sectors. */
-static void model_forget(struct map_model *m, u32 store, u64 sector, u64 nr_sectors)
+static bool model_touches(const struct model_place *place, u32 store,
+			  const struct qc2_range *ranges, unsigned int nr)
+{
+	unsigned int i;
+
+	if (place->store != store)
+		return false;
+	for (i = 0; i < nr; i++)
+		if (place->store_sector >= ranges[i].sector &&
+		    place->store_sector - ranges[i].sector < ranges[i].nr_sectors)
+			return true;
+	return false;
+}
+
+/* As qc2_map_forget() promises: every region with a run that touches a range. */
+static void model_forget(struct map_model *m, u32 store, const struct qc2_range *ranges,
+			 unsigned int nr)
 {
 	unsigned int region, i;
 
 	for (region = 0; region < MODEL_SECTORS; region += QC2_REGION_SECTORS) {
 		for (i = region; i < region + QC2_REGION_SECTORS; i++)
-			if (m->places[i].store == store && m->places[i].store_sector >= sector &&
-			    m->places[i].store_sector - sector < nr_sectors)
+			if (model_touches(&m->places[i], store, ranges, nr))
 				break;
 		if (i < region + QC2_REGION_SECTORS)
 			model_unknown(m, region, QC2_REGION_SECTORS);
 	}
+}
+
+/* Forgets one range, in the map only. */
+static void forget(struct qc2_map *map, u32 store, u64 sector, u64 nr_sectors)
+{
+	const struct qc2_range range = { .sector = sector, .nr_sectors = nr_sectors };
+
+	qc2_map_forget(map, store, &range, 1);
+}
+
+/* Likewise, in the model as well. */
+static void forget_both(struct map_model *m, u32 store, u64 sector, u64 nr_sectors)
+{
+	const struct qc2_range range = { .sector = sector, .nr_sectors = nr_sectors };
+
+	qc2_map_forget(&m->map, store, &range, 1);
+	model_forget(m, store, &range, 1);
 }
 
 /* Whether sector @i of the model goes on where the one before it is. */
@@ -322,11 +353,29 @@ static void random_case_name(const struct random_case *c, char *desc)
 }
 KUNIT_ARRAY_PARAM(random, random_cases, random_case_name);
 
+/* Sorted ranges without overlap in the places of the model; returns their number. */
+static unsigned int random_ranges(struct map_model *m, struct qc2_range *ranges,
+				  unsigned int max, u64 store_base)
+{
+	unsigned int shift = below(m, 12), nr;
+	u64 sector = store_base;
+
+	for (nr = 0; nr < max; nr++) {
+		/* Some touch the one before. */
+		sector += below(m, 3) ? below(m, 2 * MODEL_SECTORS / max) : 0;
+		ranges[nr].sector = sector;
+		ranges[nr].nr_sectors = 1 + below(m, 1 << below(m, shift + 1));
+		sector += ranges[nr].nr_sectors;
+	}
+	return nr;
+}
+
 /* Random inserts and forgets: the map is the model after each of them. */
 static void map_test_random(struct kunit *test)
 {
 	const struct random_case *c = test->param_value;
 	struct map_model *m = test->priv;
+	struct qc2_range ranges[16];
 	struct qc2_run runs[16];
 	unsigned int i, j, nr;
 
@@ -341,11 +390,12 @@ static void map_test_random(struct kunit *test)
 			for (j = 0; j < nr; j++)
 				model_set(m, &runs[j]);
 		} else {
-			u32 store = below(m, 4), from = below(m, MODEL_SECTORS);
-			u32 len = 1 + below(m, 100);
+			u32 store = below(m, 4);
 
-			qc2_map_forget(&m->map, store, c->store_base + from, len);
-			model_forget(m, store, c->store_base + from, len);
+			nr = random_ranges(m, ranges, 1 + below(m, ARRAY_SIZE(ranges)),
+					   c->store_base);
+			qc2_map_forget(&m->map, store, ranges, nr);
+			model_forget(m, store, ranges, nr);
 		}
 		check_all(test, m);
 		if (test->status == KUNIT_FAILURE) {
@@ -574,26 +624,57 @@ static void map_test_forget_edges(struct kunit *test)
 	insert(test, m, QC2_REGION_SECTORS, QC2_REGION_SECTORS, QC2_STORE_ZERO, 0);
 
 	/* Beside it, in another store, and far off. */
-	qc2_map_forget(&m->map, 1, place + 8, 100);
-	qc2_map_forget(&m->map, 1, place - 100, 100);
-	qc2_map_forget(&m->map, 2, place, 8);
-	qc2_map_forget(&m->map, 0, 0, U64_MAX);
+	forget(&m->map, 1, place + 8, 100);
+	forget(&m->map, 1, place - 100, 100);
+	forget(&m->map, 2, place, 8);
+	forget(&m->map, 0, 0, U64_MAX);
 	check_all(test, m);
 
 	/* Zeros are nowhere: also what their entries seem to say. */
-	qc2_map_forget(&m->map, 255, 0, U64_MAX);
+	forget(&m->map, 255, 0, U64_MAX);
 	check_all(test, m);
 
-	qc2_map_forget(&m->map, 1, place + 7, 1);
-	model_forget(m, 1, place + 7, 1);
+	forget_both(m, 1, place + 7, 1);
 	check_all(test, m);
 	KUNIT_EXPECT_EQ(test, m->map.bytes, QC2_VALUE_BYTES);
 
 	insert(test, m, 100, 8, 1, place);
-	qc2_map_forget(&m->map, 1, place - 10, 11);
-	model_forget(m, 1, place - 10, 11);
+	forget_both(m, 1, place - 10, 11);
 	check_all(test, m);
 	KUNIT_EXPECT_EQ(test, m->map.bytes, QC2_VALUE_BYTES);
+}
+
+/* Many ranges, of which one touches the run, or all but one do not. */
+static void map_test_forget_ranges(struct kunit *test)
+{
+	struct map_model *m = test->priv;
+	struct qc2_range *ranges;
+	unsigned int i, k;
+
+	ranges = kunit_kzalloc(test, array_size(QC2_MAX_RANGES, sizeof(*ranges)), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, ranges);
+
+	/* Ranges of 8 sectors; runs that fill gaps between them stay. */
+	for (i = 0; i < QC2_MAX_RANGES; i++)
+		ranges[i] = (struct qc2_range){ .sector = 16ULL * i, .nr_sectors = 8 };
+	for (i = 0; i < QC2_MAX_RANGES; i += 13)
+		insert(test, m, i, 8, 1, 16ULL * i + 8);
+	qc2_map_forget(&m->map, 1, ranges, QC2_MAX_RANGES);
+	check_all(test, m);
+
+	/* One range moves into its gap, to the first sector of a run or the last. */
+	for (i = 0; i < QC2_MAX_RANGES; i += 800) {
+		for (k = 0; k < 2; k++) {
+			insert(test, m, QC2_REGION_SECTORS + i, 8, 1, 16ULL * i + 8);
+			ranges[i].sector = 16ULL * i + (k ? 15 : 1);
+			ranges[i].nr_sectors = k ? 1 : 8;
+			qc2_map_forget(&m->map, 1, ranges, QC2_MAX_RANGES);
+			model_forget(m, 1, ranges, QC2_MAX_RANGES);
+			KUNIT_EXPECT_EQ(test, m->places[QC2_REGION_SECTORS + i].store, NOWHERE);
+			check_all(test, m);
+			ranges[i] = (struct qc2_range){ .sector = 16ULL * i, .nr_sectors = 8 };
+		}
+	}
 }
 
 struct forget_work {
@@ -606,7 +687,7 @@ static void forget_work(struct work_struct *work)
 {
 	struct forget_work *f = container_of(work, struct forget_work, work);
 
-	qc2_map_forget(f->map, 1, 0, 1000);
+	forget(f->map, 1, 0, 1000);
 	complete(&f->done);
 }
 
@@ -705,7 +786,7 @@ static void map_test_concurrent(struct kunit *test)
 		}
 		KUNIT_EXPECT_EQ(test, qc2_map_insert(&m->map, runs, nr), 0);
 		if (i % 64 == 0)
-			qc2_map_forget(&m->map, i / 64 % 2, STRESS_SHIFT + pos, 500);
+			forget(&m->map, i / 64 % 2, STRESS_SHIFT + pos, 500);
 		if (i % 512 == 0)
 			qc2_map_drop(&m->map);
 	}
@@ -736,6 +817,7 @@ static struct kunit_case map_test_cases[] = {
 	KUNIT_CASE(map_test_limit),
 	KUNIT_CASE(map_test_shrink),
 	KUNIT_CASE(map_test_forget_edges),
+	KUNIT_CASE(map_test_forget_ranges),
 	KUNIT_CASE(map_test_forget_waits),
 	KUNIT_CASE(map_test_concurrent),
 	{}

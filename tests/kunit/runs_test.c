@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite of the checks of replies: what is accepted, and every kind that
- * is refused, at the borders.
+ * KUnit suite of the checks of runs and ranges: what is accepted, and every kind
+ * that is refused, at the borders.
  */
 #include <kunit/test.h>
 
@@ -160,10 +160,52 @@ static void runs_test_store_grows(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, qc2_check_runs(&f->qt, &run, 1, &extack), 0);
 }
 
+struct ranges_case {
+	const char *name;
+	bool refused;
+	unsigned int nr;
+	struct qc2_range ranges[3];
+};
+
+static const struct ranges_case ranges_cases[] = {
+	{ "one sector", false, 1, { { 0, 1 } } },
+	{ "everything", false, 1, { { 0, U64_MAX } } },
+	{ "last sector", false, 1, { { U64_MAX - 1, 1 } } },
+	{ "ranges that touch", false, 3, { { 5, 5 }, { 10, 1 }, { 11, U64_MAX - 11 } } },
+	{ "ranges apart", false, 2, { { 5, 5 }, { U64_MAX - 5, 5 } } },
+
+	{ "empty range", true, 1, { { 5, 0 } } },
+	{ "second is empty", true, 2, { { 5, 5 }, { 10, 0 } } },
+	{ "end is 2^64", true, 1, { { U64_MAX, 1 } } },
+	{ "end overflows", true, 1, { { 16, U64_MAX - 8 } } },
+	{ "first overflows to the second", true, 2, { { U64_MAX, 6 }, { 5, 5 } } },
+	{ "same range twice", true, 2, { { 5, 5 }, { 5, 5 } } },
+	{ "overlap by one", true, 2, { { 5, 5 }, { 9, 5 } } },
+	{ "backwards", true, 2, { { 10, 5 }, { 5, 5 } } },
+	{ "third is unsorted", true, 3, { { 5, 5 }, { 10, 5 }, { 0, 1 } } },
+};
+
+static void ranges_case_name(const struct ranges_case *c, char *desc)
+{
+	strscpy(desc, c->name, KUNIT_PARAM_DESC_SIZE);
+}
+KUNIT_ARRAY_PARAM(ranges, ranges_cases, ranges_case_name);
+
+static void runs_test_ranges(struct kunit *test)
+{
+	const struct ranges_case *c = test->param_value;
+	struct netlink_ext_ack extack = {};
+
+	KUNIT_EXPECT_EQ(test, qc2_check_ranges(c->ranges, c->nr, &extack),
+			c->refused ? -EINVAL : 0);
+	KUNIT_EXPECT_EQ(test, !!extack._msg, c->refused);
+}
+
 static struct kunit_case runs_test_cases[] = {
 	KUNIT_CASE_PARAM(runs_test_check, runs_gen_params),
 	KUNIT_CASE(runs_test_no_stores),
 	KUNIT_CASE(runs_test_store_grows),
+	KUNIT_CASE_PARAM(runs_test_ranges, ranges_gen_params),
 	{}
 };
 

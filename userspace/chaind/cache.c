@@ -321,15 +321,17 @@ static void forget_run(struct job *job)
 			      offsetof(struct cache, forget_job));
 	uint64_t first = cache->tail % cache->nr_slots;
 	uint64_t nr = cache->dying - cache->tail;
+	struct qc2_range range = {
+		.sector = first * QC2_BLOCK_SECTORS,
+		.nr_sectors = nr * QC2_BLOCK_SECTORS,
+	};
 
 	/* tail and dying do not change while this runs */
 	if (nr == cache->nr_slots)
-		cache->forget_ret = forget_store(0, 0, cache->device_size / 512,
-						 &cache->forget_err);
-	else
-		cache->forget_ret = forget_store(0, first * QC2_BLOCK_SECTORS,
-						 nr * QC2_BLOCK_SECTORS,
-						 &cache->forget_err);
+		range = (struct qc2_range){
+			.nr_sectors = cache->device_size / 512,
+		};
+	cache->forget_ret = forget_store(0, &range, 1, &cache->forget_err);
 }
 
 static void forget_done(struct job *job)

@@ -35,16 +35,17 @@ static void on_device(void *arg, struct nlattr **attrs)
 }
 
 static int forget_on(struct genl *genl, uint32_t dev, uint32_t store,
-		     uint64_t sector, uint64_t nr_sectors, struct qc2_err *err)
+		     const struct qc2_range *ranges, unsigned int nr,
+		     struct qc2_err *err)
 {
 	struct nl_msg *msg = genl_msg(genl, QC2_CMD_FORGET,
-				      NLM_F_REQUEST | NLM_F_ACK, 128);
+				      NLM_F_REQUEST | NLM_F_ACK,
+				      64 + nr * sizeof(*ranges));
 	int ret;
 
 	if (!msg || nla_put_u32(msg, QC2_ATTR_DEV, dev) ||
 	    nla_put_u32(msg, QC2_ATTR_STORE, store) ||
-	    nla_put_u64(msg, QC2_ATTR_SECTOR, sector) ||
-	    nla_put_u64(msg, QC2_ATTR_SECTORS, nr_sectors)) {
+	    nla_put(msg, QC2_ATTR_RANGES, nr * sizeof(*ranges), ranges)) {
 		nlmsg_free(msg);
 		return qc2_fail(err, ENOMEM, "out of memory");
 	}
@@ -52,8 +53,8 @@ static int forget_on(struct genl *genl, uint32_t dev, uint32_t store,
 	return ret == -ENODEV ? 0 : ret;	/* removed meanwhile */
 }
 
-int forget_store(uint32_t store, uint64_t sector, uint64_t nr_sectors,
-		 struct qc2_err *err)
+int forget_store(uint32_t store, const struct qc2_range *ranges,
+		 unsigned int nr, struct qc2_err *err)
 {
 	struct dev_list devs = { 0 };
 	struct genl genl = { 0 };
@@ -72,8 +73,7 @@ int forget_store(uint32_t store, uint64_t sector, uint64_t nr_sectors,
 	if (ret == -ENOMEM)
 		qc2_fail(err, ENOMEM, "out of memory");
 	for (i = 0; !ret && i < devs.nr; i++)
-		ret = forget_on(&genl, devs.v[i], store, sector, nr_sectors,
-				err);
+		ret = forget_on(&genl, devs.v[i], store, ranges, nr, err);
 	genl_close(&genl);
 	free(devs.v);
 	return ret;

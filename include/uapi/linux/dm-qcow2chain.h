@@ -51,10 +51,10 @@
  *	no request: all of it goes into the map, and every read that waits for
  *	a part of it goes on.  ERRNO (a positive errno) fails the reads that
  *	wait for the request ID.
- * @QC2_CMD_FORGET: do; DEV, STORE, SECTOR, SECTORS.  The map loses every run
- *	that lies, even in part, in these sectors of that store.  Returns after
- *	the last read in flight on any store of the device has ended, so the
- *	sectors can be written with other data then.
+ * @QC2_CMD_FORGET: do; DEV, STORE, RANGES.  The map loses every run that lies,
+ *	even in part, in these ranges of that store.  Returns after the last read
+ *	in flight on any store of the device has ended, so the sectors can be
+ *	written with other data then.  A table without that store is no error.
  * @QC2_CMD_DOORBELL: kernel to daemon; DEV.  There are new requests.  May be
  *	lost: the daemon also asks at start, after ENOBUFS and from time to
  *	time.
@@ -88,6 +88,7 @@ enum qc2_cmd {
  * @QC2_ATTR_RUNS: array of struct qc2_run
  * @QC2_ATTR_ERRNO: u32, 1 to 4095
  * @QC2_ATTR_RESEND: flag
+ * @QC2_ATTR_RANGES: array of struct qc2_range, sorted, without overlap
  */
 enum qc2_attr {
 	QC2_ATTR_UNSPEC,
@@ -104,6 +105,7 @@ enum qc2_attr {
 	QC2_ATTR_RUNS,
 	QC2_ATTR_ERRNO,
 	QC2_ATTR_RESEND,
+	QC2_ATTR_RANGES,
 	__QC2_ATTR_MAX,
 	QC2_ATTR_MAX = __QC2_ATTR_MAX - 1
 };
@@ -127,6 +129,19 @@ struct qc2_run {
 
 /* Greatest number of runs in one reply. */
 #define QC2_MAX_RUNS		2048
+
+/**
+ * struct qc2_range - sectors of a store device
+ * @sector: the first one
+ * @nr_sectors: their number; not 0.  May reach behind the end of the device
+ */
+struct qc2_range {
+	__u64 sector;
+	__u64 nr_sectors;
+};
+
+/* Greatest number of ranges in one command; the attribute is near its limit. */
+#define QC2_MAX_RANGES		4000
 
 /*
  * ---------------------------------------------------------------------------

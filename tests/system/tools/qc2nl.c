@@ -137,14 +137,21 @@ static struct nl_msg *errno_message(uint64_t generation, uint64_t id, uint32_t e
 	return msg;
 }
 
-static struct nl_msg *forget_message(uint64_t sector, uint64_t nr_sectors)
+static struct nl_msg *forget_ranges_message(uint32_t store, const struct qc2_range *ranges,
+					    unsigned int nr_bytes)
 {
 	struct nl_msg *msg = message(QC2_CMD_FORGET, NLM_F_ACK, dev);
 
-	nla_put_u32(msg, QC2_ATTR_STORE, 0);
-	nla_put_u64(msg, QC2_ATTR_SECTOR, sector);
-	nla_put_u64(msg, QC2_ATTR_SECTORS, nr_sectors);
+	nla_put_u32(msg, QC2_ATTR_STORE, store);
+	nla_put(msg, QC2_ATTR_RANGES, nr_bytes, ranges);
 	return msg;
+}
+
+static struct nl_msg *forget_message(uint64_t sector, uint64_t nr_sectors)
+{
+	struct qc2_range range = { .sector = sector, .nr_sectors = nr_sectors };
+
+	return forget_ranges_message(0, &range, sizeof(range));
 }
 
 static void on_request(struct nlattr **attrs)
@@ -760,24 +767,65 @@ static void hostile_devices(uint32_t other)
 	nl_socket_free(stranger);
 }
 
+static void bad_ranges(const char *what, const struct qc2_range *ranges, unsigned int nr)
+{
+	expect(what, call(sock, forget_ranges_message(0, ranges, nr * sizeof(*ranges))), -EINVAL);
+	check("a reason is given", *asked.text);
+	check("the request still waits", still_pending(&held));
+}
+
+static void hostile_ranges(void)
+{
+	static struct qc2_range many[QC2_MAX_RANGES + 1];
+	const struct qc2_range good = { .sector = 8, .nr_sectors = 8 };
+	struct qc2_range range[2];
+	struct nl_msg *msg;
+	unsigned int i;
+
+	bad_ranges("forgetting no ranges", &good, 0);
+	refused("forgetting half a range", forget_ranges_message(0, &good, sizeof(good) / 2),
+		-EINVAL);
+	refused("forgetting an empty range", forget_message(0, 0), -EINVAL);
+	refused("forgetting with overflow", forget_message(16, UINT64_MAX - 8), -EINVAL);
+	range[0] = good;
+	range[1] = good;
+	bad_ranges("forgetting the same range twice", range, 2);
+	range[1].sector = 0;
+	bad_ranges("forgetting unsorted ranges", range, 2);
+	range[1] = (struct qc2_range){ .sector = 15, .nr_sectors = 8 };
+	bad_ranges("forgetting overlapping ranges", range, 2);
+	range[1] = (struct qc2_range){ .sector = UINT64_MAX, .nr_sectors = 1 };
+	bad_ranges("forgetting a range that overflows behind a right one", range, 2);
+
+	refused("forgetting nowhere", message(QC2_CMD_FORGET, NLM_F_ACK, dev), -EINVAL);
+	msg = message(QC2_CMD_FORGET, NLM_F_ACK, dev);
+	nla_put_u32(msg, QC2_ATTR_STORE, 0);
+	nla_put_u64(msg, QC2_ATTR_SECTOR, 0);
+	nla_put_u64(msg, QC2_ATTR_SECTORS, 8);
+	refused("forgetting sectors without an array", msg, -EINVAL);
+	refused("forgetting an impossible store",
+		forget_ranges_message(QC2_MAX_STORES, &good, sizeof(good)), -ERANGE);
+
+	/* These are no harm: the request has no place yet. */
+	refused("forgetting in a store that the table lacks",
+		forget_ranges_message(QC2_MAX_STORES - 1, &good, sizeof(good)), 0);
+	for (i = 0; i < QC2_MAX_RANGES; i++)
+		many[i] = (struct qc2_range){ .sector = 16 * i, .nr_sectors = 8 };
+	refused("forgetting the greatest number of ranges",
+		forget_ranges_message(0, many, QC2_MAX_RANGES * sizeof(many[0])), 0);
+	refused("forgetting more than the greatest number of ranges by a byte",
+		forget_ranges_message(0, many, QC2_MAX_RANGES * sizeof(many[0]) + 1), -ERANGE);
+}
+
 static void hostile_commands(void)
 {
-	struct nl_msg *msg;
-
 	refused("a doorbell", message(QC2_CMD_DOORBELL, NLM_F_ACK, dev), -EOPNOTSUPP);
 	refused("unknown command", message(QC2_CMD_MAX + 1, NLM_F_ACK, dev), -EOPNOTSUPP);
 	refused("requests without a dump", message(QC2_CMD_GET_PENDING, NLM_F_ACK, dev),
 		-EOPNOTSUPP);
 	refused("a dump of a reply", message(QC2_CMD_REPLY, NLM_F_DUMP, dev), -EOPNOTSUPP);
 
-	refused("forgetting nothing", forget_message(0, 0), -EINVAL);
-	refused("forgetting with overflow", forget_message(16, UINT64_MAX - 8), -EINVAL);
-	refused("forgetting nowhere", message(QC2_CMD_FORGET, NLM_F_ACK, dev), -EINVAL);
-	msg = message(QC2_CMD_FORGET, NLM_F_ACK, dev);
-	nla_put_u32(msg, QC2_ATTR_STORE, QC2_MAX_STORES);
-	nla_put_u64(msg, QC2_ATTR_SECTOR, 0);
-	nla_put_u64(msg, QC2_ATTR_SECTORS, 8);
-	refused("forgetting an impossible store", msg, -ERANGE);
+	hostile_ranges();
 }
 
 static int hostile(uint32_t other)
