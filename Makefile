@@ -22,7 +22,7 @@ DESTDIR ?=
 SAN ?=
 FUZZ ?=
 BUILD := build/$(if $(FUZZ),fuzz,$(if $(SAN),asan,user))
-PKGS := libcurl expat libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid zlib libzstd
+PKGS := libcurl expat libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid zlib libzstd sqlite3
 PKG_CONFIG ?= pkg-config
 
 comma := ,
@@ -88,6 +88,7 @@ $(BUILD)/chaind: $(CHAIND_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
 
+$(BUILD)/tests/unit/test_cache_index: $(BUILD)/userspace/chaind/cache_index.o
 $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
 	multi.o pool.o object.o origin.o replica.o log.o)

@@ -1,0 +1,1104 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The index of the cache, in SQLite.
+ *
+ * Checksums.  A row of name has the CRC-32 of all that it claims: that this block of the
+ * object with this key (not only this number) has the content with this digest, and that
+ * the slot holds it.  Key and digest are taken from the rows of object and block when it is
+ * checked, so a name is believed only if three rows agree: one that a flipped bit brought
+ * back from the dead, or put below another number, is not.  What is deleted is
+ * overwritten (secure_delete) for the same reason.  A row that is damaged is as if it were
+ * not there, and is replaced when the same thing is written again.
+ *
+ * Locking.  Two connections, each with its mutex, because a statement belongs to one
+ * thread at a time: changes use the writer, all else the reader, which does not wait for
+ * a commit.  The VFS unix-excl keeps other processes out and the index of the write-ahead
+ * log in memory instead of in a mapped file, access to which would kill the process when
+ * the device fails.  Nothing here holds both mutexes.
+ *
+ * Memory.  Each connection keeps as much of the database as its cache_size says, the
+ * kernel's page cache the rest.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sqlite3.h>
+#include <zlib.h>
+
+#include "cache_index.h"
+
+#define VFS		"unix-excl"
+#define APPLICATION_ID	0x51433243	/* "QC2C" */
+#define VERSION		1
+#define KEY_LEN		32
+#define BOOT_ID_LEN	36
+/* Rows that one call reads, or deletes in one transaction, before others have a turn. */
+#define BATCH		4096
+#define UNUSED_SECONDS	(30 * 24 * 3600)
+
+/* What meta.state says besides a boot id: the last user was the boot's. */
+#define STATE_CLEAN	"clean"
+#define STATE_UNTRUSTED	"untrusted"
+
+/* QC2_SLOT_ZERO, for SQL */
+#define ZERO		"4294967294"
+
+const char *cache_index_boot_id = "/proc/sys/kernel/random/boot_id";
+
+/* By name, as they are read back. */
+static const char *const schema[] = {
+	"CREATE TABLE block(slot INTEGER PRIMARY KEY, digest BLOB NOT NULL, sum INTEGER NOT NULL)",
+	"CREATE INDEX block_digest ON block(digest)",
+	"CREATE TABLE meta(cache BLOB NOT NULL, state TEXT NOT NULL, sum INTEGER NOT NULL,"
+	" names INTEGER NOT NULL, zeros INTEGER NOT NULL, blocks INTEGER NOT NULL)",
+	"CREATE TABLE name(object INTEGER NOT NULL, block INTEGER NOT NULL, slot INTEGER NOT NULL,"
+	" sum INTEGER NOT NULL, PRIMARY KEY(object, block)) WITHOUT ROWID",
+	"CREATE INDEX name_slot ON name(slot) WHERE slot < " ZERO,
+	"CREATE TABLE object(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, url TEXT NOT NULL,"
+	" used INTEGER NOT NULL, sum INTEGER NOT NULL)",
+};
+
+enum {
+	GET_OBJECT, GET_KEY, GET_NAMES, GET_SLOTS, GET_DIGEST, GET_FILLED, GET_COUNTS,
+	BEGIN, COMMIT, ROLLBACK, MARK, MAX_OBJECT, ADD_OBJECT, USE_OBJECT, DROP_OBJECT_KEY,
+	ADD_BLOCK, DROP_BLOCK, ADD_NAME, DROP_NAME, DROP_NAMES_SLOT, ADD_COUNTS,
+	GET_UNUSED, DROP_NAMES_OBJECT, DROP_OBJECT,
+	NR_STMTS
+};
+
+static const char *const sql[NR_STMTS] = {
+	[GET_OBJECT] = "SELECT id, sum, used FROM object WHERE key = ?1",
+	[GET_KEY] = "SELECT key, sum FROM object WHERE id = ?1",
+	[GET_NAMES] = "SELECT n.block, n.slot, n.sum, b.digest FROM name n"
+		" LEFT JOIN block b ON b.slot = n.slot"
+		" WHERE n.object = ?1 AND n.block >= ?2 AND n.block < ?3",
+	[GET_SLOTS] = "SELECT slot, sum FROM block WHERE digest = ?1",
+	[GET_DIGEST] = "SELECT digest, sum FROM block WHERE slot = ?1",
+	[GET_FILLED] = "SELECT slot, digest, sum FROM block WHERE slot > ?1 ORDER BY slot LIMIT ?2",
+	[GET_COUNTS] = "SELECT names, zeros, blocks FROM meta",
+	[BEGIN] = "BEGIN IMMEDIATE",
+	[COMMIT] = "COMMIT",
+	[ROLLBACK] = "ROLLBACK",
+	[MARK] = "UPDATE meta SET state = ?1, sum = ?2",
+	[MAX_OBJECT] = "SELECT ifnull(max(id), 0) FROM object",
+	[ADD_OBJECT] = "INSERT INTO object(id, key, url, used, sum) VALUES(?1, ?2, ?3, ?4, ?5)",
+	[USE_OBJECT] = "UPDATE object SET used = ?2 WHERE id = ?1",
+	[DROP_OBJECT_KEY] = "DELETE FROM object WHERE key = ?1",
+	[ADD_BLOCK] = "INSERT INTO block(slot, digest, sum) VALUES(?1, ?2, ?3)",
+	[DROP_BLOCK] = "DELETE FROM block WHERE slot = ?1",
+	[ADD_NAME] = "INSERT INTO name(object, block, slot, sum) VALUES(?1, ?2, ?3, ?4)",
+	[DROP_NAME] = "DELETE FROM name WHERE object = ?1 AND block = ?2 RETURNING slot",
+	[DROP_NAMES_SLOT] = "DELETE FROM name WHERE slot = ?1 AND slot < " ZERO
+		" RETURNING object, block",
+	[ADD_COUNTS] = "UPDATE meta SET names = names + ?1, zeros = zeros + ?2,"
+		" blocks = blocks + ?3",
+	[GET_UNUSED] = "SELECT id FROM object AS o WHERE used < ?1 AND NOT EXISTS"
+		" (SELECT 1 FROM name WHERE name.object = o.id AND slot < " ZERO ") LIMIT 1",
+	[DROP_NAMES_OBJECT] = "DELETE FROM name WHERE object = ?1 AND block IN"
+		" (SELECT block FROM name WHERE object = ?1 LIMIT ?2)",
+	[DROP_OBJECT] = "DELETE FROM object WHERE id = ?1",
+};
+
+struct conn {
+	pthread_mutex_t lock;
+	sqlite3 *db;
+	sqlite3_stmt *stmts[NR_STMTS];
+};
+
+struct cache_index {
+	char *path;
+	int64_t opened;		/* time() */
+	uint8_t cache_id[QC2_CACHE_ID_LEN];
+	struct conn writer, reader;
+};
+
+/* What a transaction changes about the counts in meta. */
+struct counts {
+	int64_t names, zeros, blocks;
+};
+
+static const uint8_t zero_digest[QC2_DIGEST_LEN];
+
+/*
+ * Errors
+ */
+
+static int errno_of(sqlite3 *db, int rc)
+{
+	if (rc == SQLITE_IOERR_NOMEM)
+		return ENOMEM;
+	switch (rc & 0xff) {
+	case SQLITE_NOMEM:
+		return ENOMEM;
+	case SQLITE_FULL:
+		return ENOSPC;
+	case SQLITE_IOERR:
+		return EIO;
+	case SQLITE_CANTOPEN:
+		return db && sqlite3_system_errno(db) ? sqlite3_system_errno(db) : EIO;
+	case SQLITE_READONLY:
+		return EROFS;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+	case SQLITE_PROTOCOL:
+		return EBUSY;
+	default:
+		/* CORRUPT, NOTADB; also what no statement of ours leads to in a sound file */
+		return EUCLEAN;
+	}
+}
+
+static int damaged(const struct cache_index *index, const char *what, struct qc2_err *err)
+{
+	return qc2_fail(err, EUCLEAN, "%s: the index of the cache is damaged (%s); without it the cache starts empty",
+			index->path, what);
+}
+
+static int fail(const struct cache_index *index, sqlite3 *db, int rc, struct qc2_err *err)
+{
+	int errnum = errno_of(db, rc);
+	const char *text = db ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+
+	if (errnum == EUCLEAN)
+		return damaged(index, text, err);
+	if (errnum == EBUSY)
+		return qc2_fail(err, errnum, "%s: the index of the cache is in use by another process",
+				index->path);
+	return qc2_fail(err, errnum, "%s: the index of the cache: %s (%s)", index->path,
+			strerror(errnum), text);
+}
+
+/*
+ * Statements
+ */
+
+static sqlite3_stmt *use(struct conn *conn, int nr, int64_t first)
+{
+	sqlite3_stmt *stmt = conn->stmts[nr];
+
+	sqlite3_bind_int64(stmt, 1, first);
+	return stmt;
+}
+
+/* 1: a row, and the statement has to be reset; 0: it is done; negative errno. */
+static int step(struct cache_index *index, sqlite3_stmt *stmt, struct qc2_err *err)
+{
+	int rc = sqlite3_step(stmt), ret = 0;
+
+	if (rc == SQLITE_ROW)
+		return 1;
+	if (rc != SQLITE_DONE)
+		ret = fail(index, sqlite3_db_handle(stmt), rc, err);
+	sqlite3_reset(stmt);
+	return ret;
+}
+
+/* For one that gives no rows. */
+static int run(struct cache_index *index, sqlite3_stmt *stmt, struct qc2_err *err)
+{
+	int ret = step(index, stmt, err);
+
+	if (ret <= 0)
+		return ret;
+	sqlite3_reset(stmt);
+	return damaged(index, "rows where none can be", err);
+}
+
+static bool get_u32(sqlite3_stmt *stmt, int column, uint32_t *value)
+{
+	int64_t wide = sqlite3_column_int64(stmt, column);
+
+	*value = wide;
+	return sqlite3_column_type(stmt, column) == SQLITE_INTEGER && wide >= 0 &&
+	       wide <= UINT32_MAX;
+}
+
+static bool get_blob(sqlite3_stmt *stmt, int column, void *buf, int len)
+{
+	if (sqlite3_column_type(stmt, column) != SQLITE_BLOB ||
+	    sqlite3_column_bytes(stmt, column) != len)
+		return false;
+	memcpy(buf, sqlite3_column_blob(stmt, column), len);
+	return true;
+}
+
+/*
+ * Checksums.  Each kind of row starts from another number, so that one is not taken for
+ * another.
+ */
+
+static uint32_t sum_add(uint32_t sum, uint64_t number)
+{
+	number = htole64(number);
+	return crc32(sum, (const void *)&number, sizeof(number));
+}
+
+static uint32_t sum_object(int64_t id, const uint8_t *key)
+{
+	return crc32(sum_add('o', id), key, KEY_LEN);
+}
+
+static uint32_t sum_block(uint32_t slot, const uint8_t *digest)
+{
+	return crc32(sum_add('b', slot), digest, QC2_DIGEST_LEN);
+}
+
+static uint32_t sum_name(const uint8_t *key, uint32_t block, uint32_t slot, const uint8_t *digest)
+{
+	return crc32(crc32(sum_add(sum_add('n', block), slot), key, KEY_LEN), digest,
+		     QC2_DIGEST_LEN);
+}
+
+static uint32_t sum_meta(const uint8_t *cache_id, const char *state)
+{
+	return crc32(crc32('m', cache_id, QC2_CACHE_ID_LEN), (const void *)state, strlen(state));
+}
+
+/*
+ * Reading.  Each function of these has the lock of @conn.
+ */
+
+/* *@id: 0 if there is none */
+static int get_object(struct cache_index *index, struct conn *conn, const uint8_t *key,
+		      int64_t *id, int64_t *used, struct qc2_err *err)
+{
+	sqlite3_stmt *stmt = conn->stmts[GET_OBJECT];
+	uint32_t sum;
+	int ret;
+
+	*id = 0;
+	sqlite3_bind_blob(stmt, 1, key, KEY_LEN, SQLITE_STATIC);
+	ret = step(index, stmt, err);
+	if (ret <= 0)
+		return ret;
+	if (get_u32(stmt, 1, &sum) && sqlite3_column_type(stmt, 0) == SQLITE_INTEGER &&
+	    sum == sum_object(sqlite3_column_int64(stmt, 0), key)) {
+		*id = sqlite3_column_int64(stmt, 0);
+		*used = sqlite3_column_int64(stmt, 2);
+	}
+	sqlite3_reset(stmt);
+	return 0;
+}
+
+/* 1: there is one */
+static int get_key(struct cache_index *index, struct conn *conn, int64_t object,
+		   uint8_t key[KEY_LEN], struct qc2_err *err)
+{
+	sqlite3_stmt *stmt = use(conn, GET_KEY, object);
+	uint32_t sum;
+	int ret = step(index, stmt, err);
+
+	if (ret <= 0)
+		return ret;
+	ret = get_blob(stmt, 0, key, KEY_LEN) && get_u32(stmt, 1, &sum) &&
+	      sum == sum_object(object, key);
+	sqlite3_reset(stmt);
+	return ret;
+}
+
+/* 1: the slot is filled; 0: it is not, or *@bad */
+static int get_digest(struct cache_index *index, struct conn *conn, uint32_t slot,
+		      uint8_t digest[QC2_DIGEST_LEN], bool *bad, struct qc2_err *err)
+{
+	sqlite3_stmt *stmt = use(conn, GET_DIGEST, slot);
+	uint32_t sum;
+	int ret = step(index, stmt, err);
+
+	*bad = false;
+	if (ret <= 0)
+		return ret;
+	ret = get_blob(stmt, 0, digest, QC2_DIGEST_LEN) && get_u32(stmt, 1, &sum) &&
+	      sum == sum_block(slot, digest);
+	*bad = !ret;
+	sqlite3_reset(stmt);
+	return ret;
+}
+
+int cache_index_names(struct cache_index *index, int64_t object, uint32_t first,
+		      unsigned int nr, uint32_t *slots, struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	uint8_t key[KEY_LEN], digest[QC2_DIGEST_LEN];
+	uint32_t block, slot, sum;
+	sqlite3_stmt *stmt;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < nr; i++)
+		slots[i] = QC2_SLOT_NONE;
+
+	pthread_mutex_lock(&conn->lock);
+	ret = get_key(index, conn, object, key, err);
+	if (ret <= 0)
+		goto out;
+	stmt = use(conn, GET_NAMES, object);
+	sqlite3_bind_int64(stmt, 2, first);
+	sqlite3_bind_int64(stmt, 3, (int64_t)first + nr);
+	while ((ret = step(index, stmt, err)) > 0) {
+		if (!get_u32(stmt, 0, &block) || block < first || block - first >= nr ||
+		    !get_u32(stmt, 1, &slot) || !get_u32(stmt, 2, &sum))
+			continue;
+		if (slot == QC2_SLOT_ZERO)
+			memset(digest, 0, sizeof(digest));
+		else if (!get_blob(stmt, 3, digest, QC2_DIGEST_LEN))
+			continue;
+		if (sum == sum_name(key, block, slot, digest))
+			slots[block - first] = slot;
+	}
+out:
+	pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+int cache_index_find(struct cache_index *index, const uint8_t digest[QC2_DIGEST_LEN],
+		     uint32_t *slot, struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	sqlite3_stmt *stmt;
+	uint32_t sum;
+	int ret;
+
+	pthread_mutex_lock(&conn->lock);
+	stmt = conn->stmts[GET_SLOTS];
+	sqlite3_bind_blob(stmt, 1, digest, QC2_DIGEST_LEN, SQLITE_STATIC);
+	while ((ret = step(index, stmt, err)) > 0) {
+		if (get_u32(stmt, 0, slot) && get_u32(stmt, 1, &sum) &&
+		    sum == sum_block(*slot, digest))
+			break;
+	}
+	if (ret > 0) {
+		sqlite3_reset(stmt);
+		ret = 0;
+	} else {
+		*slot = QC2_SLOT_NONE;
+	}
+	pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+int cache_index_digest(struct cache_index *index, uint32_t slot,
+		       uint8_t digest[QC2_DIGEST_LEN], struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	bool bad;
+	int ret;
+
+	pthread_mutex_lock(&conn->lock);
+	ret = get_digest(index, conn, slot, digest, &bad, err);
+	pthread_mutex_unlock(&conn->lock);
+	if (bad)
+		return damaged(index, "a block's checksum", err);
+	if (!ret)
+		return qc2_fail(err, ENOENT, "%s: slot %u of the cache is empty", index->path,
+				slot);
+	return ret < 0 ? ret : 0;
+}
+
+/* The next filled slots behind @last; returns their number or a negative errno. */
+static int get_filled(struct cache_index *index, int64_t last, uint32_t *slots,
+		      struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	uint8_t digest[QC2_DIGEST_LEN];
+	int nr = 0, rows = 0, ret;
+	sqlite3_stmt *stmt;
+	uint32_t sum;
+
+	pthread_mutex_lock(&conn->lock);
+	stmt = use(conn, GET_FILLED, last);
+	sqlite3_bind_int64(stmt, 2, BATCH);
+	while ((ret = step(index, stmt, err)) > 0) {
+		rows++;
+		/* Not in order: damage that made the search end elsewhere. */
+		if (get_u32(stmt, 0, &slots[nr]) && slots[nr] > last &&
+		    get_blob(stmt, 1, digest, QC2_DIGEST_LEN) && get_u32(stmt, 2, &sum) &&
+		    sum == sum_block(slots[nr], digest))
+			last = slots[nr++];
+	}
+	pthread_mutex_unlock(&conn->lock);
+	if (!ret && !nr && rows == BATCH)
+		return damaged(index, "the checksums of many blocks", err);
+	return ret < 0 ? ret : nr;
+}
+
+int cache_index_each(struct cache_index *index, int (*filled)(void *arg, uint32_t slot),
+		     void *arg, struct qc2_err *err)
+{
+	uint32_t slots[BATCH];
+	int64_t last = -1;
+	int i, nr, ret;
+
+	while ((nr = get_filled(index, last, slots, err)) > 0) {
+		for (i = 0; i < nr; i++) {
+			ret = filled(arg, slots[i]);
+			if (ret)
+				return ret < 0 ? ret : 0;
+		}
+		last = slots[nr - 1];
+	}
+	return nr;
+}
+
+int cache_index_count(struct cache_index *index, uint64_t *names, uint64_t *zeros,
+		      uint64_t *blocks, struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	sqlite3_stmt *stmt;
+	int ret;
+
+	*names = *zeros = *blocks = 0;
+	pthread_mutex_lock(&conn->lock);
+	stmt = conn->stmts[GET_COUNTS];
+	ret = step(index, stmt, err);
+	if (ret > 0) {
+		*names = sqlite3_column_int64(stmt, 0);
+		*zeros = sqlite3_column_int64(stmt, 1);
+		*blocks = sqlite3_column_int64(stmt, 2);
+		sqlite3_reset(stmt);
+		ret = 0;
+	}
+	pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+/*
+ * Changing.  A transaction has the writer's lock from its begin to its end.
+ */
+
+static int begin(struct cache_index *index, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	int ret;
+
+	pthread_mutex_lock(&conn->lock);
+	ret = run(index, conn->stmts[BEGIN], err);
+	if (ret)
+		pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+/* Commits if @ret is 0, else undoes; returns @ret or the error of the commit. */
+static int end(struct cache_index *index, int ret, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+
+	if (!ret)
+		ret = run(index, conn->stmts[COMMIT], err);
+	/* Some errors have undone all already. */
+	if (ret && !sqlite3_get_autocommit(conn->db))
+		run(index, conn->stmts[ROLLBACK], NULL);
+	pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+static int add_counts(struct cache_index *index, const struct counts *counts,
+		      struct qc2_err *err)
+{
+	sqlite3_stmt *stmt = use(&index->writer, ADD_COUNTS, counts->names);
+
+	sqlite3_bind_int64(stmt, 2, counts->zeros);
+	sqlite3_bind_int64(stmt, 3, counts->blocks);
+	return run(index, stmt, err);
+}
+
+static int add_object(struct cache_index *index, const uint8_t *key, const char *url,
+		      int64_t now, int64_t *id, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	sqlite3_stmt *stmt;
+	int64_t max = 0;
+	int ret;
+
+	/* One may be there that is damaged. */
+	stmt = conn->stmts[DROP_OBJECT_KEY];
+	sqlite3_bind_blob(stmt, 1, key, KEY_LEN, SQLITE_STATIC);
+	ret = run(index, stmt, err);
+	if (ret)
+		return ret;
+
+	/* A number that was used before does no harm: names are of the key, too. */
+	stmt = conn->stmts[MAX_OBJECT];
+	ret = step(index, stmt, err);
+	if (ret < 0)
+		return ret;
+	if (ret > 0)
+		max = sqlite3_column_int64(stmt, 0);
+	sqlite3_reset(stmt);
+	if (max < 0 || max == INT64_MAX)
+		return damaged(index, "the number of an object", err);
+
+	*id = max + 1;
+	stmt = use(conn, ADD_OBJECT, *id);
+	sqlite3_bind_blob(stmt, 2, key, KEY_LEN, SQLITE_STATIC);
+	sqlite3_bind_text(stmt, 3, url, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(stmt, 4, now);
+	sqlite3_bind_int64(stmt, 5, sum_object(*id, key));
+	return run(index, stmt, err);
+}
+
+int cache_index_object(struct cache_index *index, const uint8_t key[KEY_LEN], const char *url,
+		       bool add, int64_t *id, struct qc2_err *err)
+{
+	int64_t used = 0, now = time(NULL);
+	sqlite3_stmt *stmt;
+	int ret;
+
+	/* That it was used since the opening keeps it, whatever the clock does. */
+	if (now < index->opened)
+		now = index->opened;
+
+	pthread_mutex_lock(&index->reader.lock);
+	ret = get_object(index, &index->reader, key, id, &used, err);
+	pthread_mutex_unlock(&index->reader.lock);
+	if (ret || !add || (*id && used >= index->opened))
+		return ret;
+
+	ret = begin(index, err);
+	if (ret)
+		return ret;
+	if (!*id) {
+		ret = add_object(index, key, url, now, id, err);
+	} else {
+		stmt = use(&index->writer, USE_OBJECT, *id);
+		sqlite3_bind_int64(stmt, 2, now);
+		ret = run(index, stmt, err);
+	}
+	ret = end(index, ret, err);
+	if (ret)
+		*id = 0;
+	return ret;
+}
+
+/* A change that goes on; with what its callers need all the time. */
+struct change {
+	struct cache_index *index;
+	void (*gone)(void *arg, const struct index_name *name);
+	void *arg;
+	struct counts counts;
+	/* of the last object looked up: 0 none */
+	int64_t object;
+	uint8_t key[KEY_LEN];
+	struct qc2_err *err;
+};
+
+static int empty_slot(struct change *change, uint32_t slot)
+{
+	struct cache_index *index = change->index;
+	struct conn *conn = &index->writer;
+	struct index_name name = { .slot = slot };
+	sqlite3_stmt *stmt;
+	int ret;
+
+	ret = run(index, use(conn, DROP_BLOCK, slot), change->err);
+	if (ret)
+		return ret;
+	change->counts.blocks -= sqlite3_changes(conn->db);
+
+	stmt = use(conn, DROP_NAMES_SLOT, slot);
+	while ((ret = step(index, stmt, change->err)) > 0) {
+		change->counts.names--;
+		name.object = sqlite3_column_int64(stmt, 0);
+		if (get_u32(stmt, 1, &name.block) && change->gone)
+			change->gone(change->arg, &name);
+	}
+	return ret;
+}
+
+static int fill_slot(struct change *change, const struct index_block *block)
+{
+	struct cache_index *index = change->index;
+	uint8_t digest[QC2_DIGEST_LEN];
+	sqlite3_stmt *stmt;
+	bool bad;
+	int ret;
+
+	/* Names stay true as long as the content is the same. */
+	ret = get_digest(index, &index->writer, block->slot, digest, &bad, change->err);
+	if (ret > 0 && !memcmp(digest, block->digest, QC2_DIGEST_LEN))
+		return 0;
+	if (ret >= 0)
+		ret = empty_slot(change, block->slot);
+	if (ret)
+		return ret;
+
+	change->counts.blocks++;
+	stmt = use(&index->writer, ADD_BLOCK, block->slot);
+	sqlite3_bind_blob(stmt, 2, block->digest, QC2_DIGEST_LEN, SQLITE_STATIC);
+	sqlite3_bind_int64(stmt, 3, sum_block(block->slot, block->digest));
+	return run(index, stmt, change->err);
+}
+
+static int drop_name(struct change *change, const struct index_name *name)
+{
+	sqlite3_stmt *stmt = use(&change->index->writer, DROP_NAME, name->object);
+	int ret;
+
+	sqlite3_bind_int64(stmt, 2, name->block);
+	while ((ret = step(change->index, stmt, change->err)) > 0) {
+		change->counts.names--;
+		change->counts.zeros -= sqlite3_column_int64(stmt, 0) == QC2_SLOT_ZERO;
+	}
+	return ret;
+}
+
+static int set_name(struct change *change, const struct index_name *name)
+{
+	const bool zero = name->slot == QC2_SLOT_ZERO;
+	struct cache_index *index = change->index;
+	uint8_t digest[QC2_DIGEST_LEN];
+	sqlite3_stmt *stmt;
+	bool bad;
+	int ret;
+
+	ret = drop_name(change, name);
+	if (ret)
+		return ret;
+	if (name->object != change->object) {
+		change->object = 0;
+		ret = get_key(index, &index->writer, name->object, change->key, change->err);
+		if (ret <= 0)
+			return ret;
+		change->object = name->object;
+	}
+	if (zero) {
+		memcpy(digest, zero_digest, sizeof(digest));
+	} else {
+		ret = get_digest(index, &index->writer, name->slot, digest, &bad, change->err);
+		if (ret <= 0)
+			return ret;
+	}
+
+	change->counts.names++;
+	change->counts.zeros += zero;
+	stmt = use(&index->writer, ADD_NAME, name->object);
+	sqlite3_bind_int64(stmt, 2, name->block);
+	sqlite3_bind_int64(stmt, 3, name->slot);
+	sqlite3_bind_int64(stmt, 4, sum_name(change->key, name->block, name->slot, digest));
+	return run(index, stmt, change->err);
+}
+
+int cache_index_commit(struct cache_index *index,
+		       const uint32_t *evicted, unsigned int nr_evicted,
+		       void (*gone)(void *arg, const struct index_name *name), void *arg,
+		       const struct index_block *blocks, unsigned int nr_blocks,
+		       const struct index_name *names, unsigned int nr_names,
+		       struct qc2_err *err)
+{
+	struct change change = { .index = index, .gone = gone, .arg = arg, .err = err };
+	unsigned int i;
+	int ret;
+
+	ret = begin(index, err);
+	if (ret)
+		return ret;
+	for (i = 0; i < nr_evicted && !ret; i++)
+		ret = empty_slot(&change, evicted[i]);
+	for (i = 0; i < nr_blocks && !ret; i++)
+		ret = fill_slot(&change, &blocks[i]);
+	for (i = 0; i < nr_names && !ret; i++)
+		ret = set_name(&change, &names[i]);
+	if (!ret)
+		ret = add_counts(index, &change.counts, err);
+	return end(index, ret, err);
+}
+
+/* Removes an object that nothing needs, or some of its names; 1: there may be more. */
+static int tidy_some(struct cache_index *index, int64_t before, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	struct counts counts = { 0 };
+	sqlite3_stmt *stmt;
+	int64_t id;
+	int ret;
+
+	stmt = use(conn, GET_UNUSED, before);
+	ret = step(index, stmt, err);
+	if (ret <= 0)
+		return ret;
+	id = sqlite3_column_int64(stmt, 0);
+	sqlite3_reset(stmt);
+
+	stmt = use(conn, DROP_NAMES_OBJECT, id);
+	sqlite3_bind_int64(stmt, 2, BATCH);
+	ret = run(index, stmt, err);
+	if (ret)
+		return ret;
+	counts.names = counts.zeros = -sqlite3_changes(conn->db);
+	if (counts.names > -BATCH) {
+		ret = run(index, use(conn, DROP_OBJECT, id), err);
+		if (!ret && !sqlite3_changes(conn->db))
+			ret = damaged(index, "an object that cannot be removed", err);
+	}
+	if (!ret)
+		ret = add_counts(index, &counts, err);
+	return ret ? ret : 1;
+}
+
+int cache_index_tidy(struct cache_index *index, struct qc2_err *err)
+{
+	int64_t before = time(NULL) - UNUSED_SECONDS;
+	int ret, more;
+
+	if (before > index->opened)
+		before = index->opened;
+	do {
+		ret = begin(index, err);
+		if (ret)
+			return ret;
+		more = tidy_some(index, before, err);
+		ret = end(index, more < 0 ? more : 0, err);
+	} while (!ret && more);
+	return ret;
+}
+
+/*
+ * Opening, checking and closing
+ */
+
+int cache_index_remove(const char *path, struct qc2_err *err)
+{
+	/* The database first: it is damaged without its log, the log does nothing without it. */
+	static const char *const suffixes[] = { "", "-wal", "-journal" };
+	sqlite3_vfs *vfs = sqlite3_vfs_find(VFS);
+	unsigned int i;
+	char *file;
+	int rc;
+
+	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		if (asprintf(&file, "%s%s", path, suffixes[i]) < 0)
+			return qc2_fail(err, ENOMEM, "%s: out of memory", path);
+		errno = EIO;
+		rc = vfs->xDelete(vfs, file, 1);
+		free(file);
+		if (rc && rc != SQLITE_IOERR_DELETE_NOENT)
+			return qc2_fail(err, errno, "%s%s: cannot be removed: %s", path,
+					suffixes[i], strerror(errno));
+	}
+	return 0;
+}
+
+static int exec(struct cache_index *index, struct conn *conn, const char *text,
+		struct qc2_err *err)
+{
+	int rc = sqlite3_exec(conn->db, text, NULL, NULL, NULL);
+
+	return rc ? fail(index, conn->db, rc, err) : 0;
+}
+
+/* The value of a pragma or an expression: a number. */
+static int get_number(struct cache_index *index, struct conn *conn, const char *text,
+		      int64_t *value, struct qc2_err *err)
+{
+	sqlite3_stmt *stmt;
+	int rc = sqlite3_prepare_v2(conn->db, text, -1, &stmt, NULL), ret;
+
+	if (rc)
+		return fail(index, conn->db, rc, err);
+	ret = step(index, stmt, err);
+	*value = ret > 0 ? sqlite3_column_int64(stmt, 0) : 0;
+	sqlite3_finalize(stmt);
+	return ret < 0 ? ret : 0;
+}
+
+static void disconnect(struct conn *conn)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_STMTS; i++) {
+		sqlite3_finalize(conn->stmts[i]);
+		conn->stmts[i] = NULL;
+	}
+	sqlite3_close(conn->db);
+	conn->db = NULL;
+}
+
+static int connect_db(struct cache_index *index, struct conn *conn, struct qc2_err *err)
+{
+	int rc = sqlite3_open_v2(index->path, &conn->db, SQLITE_OPEN_READWRITE |
+				 SQLITE_OPEN_NOMUTEX, VFS);
+
+	if (rc)
+		return fail(index, conn->db, rc, err);
+	sqlite3_extended_result_codes(conn->db, 1);
+	sqlite3_db_config(conn->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+	sqlite3_db_config(conn->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+	sqlite3_db_config(conn->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	/* Temporary files would be elsewhere, where there may be no space. */
+	return exec(index, conn, "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;"
+		    "PRAGMA cell_size_check = ON; PRAGMA secure_delete = ON;", err);
+}
+
+static int prepare(struct cache_index *index, struct conn *conn, unsigned int nr,
+		   struct qc2_err *err)
+{
+	unsigned int i;
+	int rc;
+
+	for (i = 0; i < nr; i++) {
+		rc = sqlite3_prepare_v3(conn->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+					&conn->stmts[i], NULL);
+		if (rc)
+			return fail(index, conn->db, rc, err);
+	}
+	return 0;
+}
+
+int cache_index_check(struct cache_index *index, struct qc2_err *err)
+{
+	/* One of its own: it takes long, and nobody has to wait for it. */
+	struct conn conn = { 0 };
+	const char *text = "";
+	sqlite3_stmt *stmt;
+	int ret, rc;
+
+	ret = connect_db(index, &conn, err);
+	if (ret)
+		goto out;
+	rc = sqlite3_prepare_v2(conn.db, "PRAGMA integrity_check(1)", -1, &stmt, NULL);
+	if (rc) {
+		ret = fail(index, conn.db, rc, err);
+		goto out;
+	}
+	ret = step(index, stmt, err);
+	if (ret > 0)
+		text = (const char *)sqlite3_column_text(stmt, 0);
+	if (ret >= 0)
+		ret = text && !strcmp(text, "ok") ? 0 : damaged(index, text ? text : "", err);
+	sqlite3_finalize(stmt);
+out:
+	disconnect(&conn);
+	return ret;
+}
+
+static int create(struct cache_index *index, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	sqlite3_stmt *stmt;
+	unsigned int i;
+	char text[128];
+	int ret, rc;
+
+	ret = exec(index, conn, "BEGIN IMMEDIATE", err);
+	for (i = 0; i < sizeof(schema) / sizeof(schema[0]) && !ret; i++)
+		ret = exec(index, conn, schema[i], err);
+	snprintf(text, sizeof(text), "PRAGMA application_id = %d; PRAGMA user_version = %d",
+		 APPLICATION_ID, VERSION);
+	if (!ret)
+		ret = exec(index, conn, text, err);
+	if (ret)
+		return ret;
+
+	rc = sqlite3_prepare_v2(conn->db, "INSERT INTO meta VALUES(?1, ?2, ?3, 0, 0, 0)", -1,
+				&stmt, NULL);
+	if (rc)
+		return fail(index, conn->db, rc, err);
+	/* Nothing is in it, so there is nothing to distrust. */
+	sqlite3_bind_blob(stmt, 1, index->cache_id, QC2_CACHE_ID_LEN, SQLITE_STATIC);
+	sqlite3_bind_text(stmt, 2, STATE_CLEAN, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(stmt, 3, sum_meta(index->cache_id, STATE_CLEAN));
+	ret = run(index, stmt, err);
+	sqlite3_finalize(stmt);
+	return ret ? ret : exec(index, conn, "COMMIT", err);
+}
+
+static int check_schema(struct cache_index *index, struct qc2_err *err)
+{
+	const unsigned int nr = sizeof(schema) / sizeof(schema[0]);
+	struct conn *conn = &index->writer;
+	sqlite3_stmt *stmt;
+	unsigned int i = 0;
+	int rc, ret;
+
+	rc = sqlite3_prepare_v2(conn->db, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"
+				" ORDER BY name", -1, &stmt, NULL);
+	if (rc)
+		return fail(index, conn->db, rc, err);
+	while ((ret = step(index, stmt, err)) > 0) {
+		const char *text = (const char *)sqlite3_column_text(stmt, 0);
+
+		if (i == nr || !text || strcmp(text, schema[i++])) {
+			i = nr + 1;
+			break;
+		}
+	}
+	sqlite3_finalize(stmt);
+	if (ret >= 0)
+		ret = i == nr ? 0 : damaged(index, "its tables", err);
+	return ret;
+}
+
+/* Is it one of ours?  A file that is empty becomes one. */
+static int check_format(struct cache_index *index, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	int64_t application, version, tables;
+	bool fresh;
+	int ret;
+
+	ret = get_number(index, conn, "PRAGMA application_id", &application, err);
+	if (!ret)
+		ret = get_number(index, conn, "PRAGMA user_version", &version, err);
+	if (!ret)
+		ret = get_number(index, conn, "SELECT count(*) FROM sqlite_schema", &tables, err);
+	if (ret)
+		return ret;
+	fresh = !application && !version && !tables;
+	if (!fresh && application != APPLICATION_ID)
+		return qc2_fail(err, EUCLEAN, "%s: is a database, but no index of a cache",
+				index->path);
+	if (version > VERSION)
+		return qc2_fail(err, EOPNOTSUPP, "%s: the index of the cache has the format of a newer chaind, version %lld; remove it to start with an empty cache",
+				index->path, (long long)version);
+
+	/* Not before: it writes. */
+	ret = exec(index, conn, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+		   "PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 16777216", err);
+	if (!ret && fresh)
+		ret = create(index, err);
+	return ret ? ret : check_schema(index, err);
+}
+
+/* "" if there is none, which no state is. */
+static void read_boot_id(char boot[BOOT_ID_LEN + 1])
+{
+	int fd = open(cache_index_boot_id, O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd >= 0 ? read(fd, boot, BOOT_ID_LEN) : 0;
+
+	boot[len == BOOT_ID_LEN ? len : 0] = 0;
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Durable if synchronous is FULL */
+static int mark(struct cache_index *index, const char *state, struct qc2_err *err)
+{
+	sqlite3_stmt *stmt = index->writer.stmts[MARK];
+
+	sqlite3_bind_text(stmt, 1, state, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(stmt, 2, sum_meta(index->cache_id, state));
+	return run(index, stmt, err);
+}
+
+/* *@other: it is the index of another cache */
+static int read_state(struct cache_index *index, bool *trusted, bool *other,
+		      struct qc2_err *err)
+{
+	char boot[BOOT_ID_LEN + 1], state[BOOT_ID_LEN + 1] = "";
+	uint8_t cache_id[QC2_CACHE_ID_LEN];
+	const char *text = NULL;
+	sqlite3_stmt *stmt;
+	uint32_t sum;
+	int rc, ret;
+
+	rc = sqlite3_prepare_v2(index->writer.db, "SELECT cache, state, sum FROM meta", -1, &stmt,
+				NULL);
+	if (rc)
+		return fail(index, index->writer.db, rc, err);
+	ret = step(index, stmt, err);
+	if (ret > 0 && get_blob(stmt, 0, cache_id, QC2_CACHE_ID_LEN) && get_u32(stmt, 2, &sum))
+		text = (const char *)sqlite3_column_text(stmt, 1);
+	if (text)
+		snprintf(state, sizeof(state), "%s", text);
+	sqlite3_finalize(stmt);
+	if (ret < 0)
+		return ret;
+	if (!text || sum != sum_meta(cache_id, state))
+		return damaged(index, "its state", err);
+
+	*other = memcmp(cache_id, index->cache_id, QC2_CACHE_ID_LEN);
+	if (*other)
+		return 0;
+	read_boot_id(boot);
+	*trusted = !strcmp(state, STATE_CLEAN) || !strcmp(state, boot);
+	/*
+	 * What is not trusted now must not be because a process of this boot died before it
+	 * was verified.
+	 */
+	return mark(index, *trusted && boot[0] ? boot : STATE_UNTRUSTED, err);
+}
+
+static int open_once(struct cache_index *index, bool *trusted, bool *other, struct qc2_err *err)
+{
+	int fd, ret;
+
+	/* SQLite creates it for all to read, and its log as the database is. */
+	fd = open(index->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
+	else if (errno != EEXIST)
+		return qc2_fail(err, errno, "%s: the index of the cache cannot be created: %s",
+				index->path, strerror(errno));
+
+	ret = connect_db(index, &index->writer, err);
+	if (!ret)
+		ret = check_format(index, err);
+	if (!ret)
+		ret = prepare(index, &index->writer, NR_STMTS, err);
+	if (!ret)
+		ret = read_state(index, trusted, other, err);
+	if (ret || *other)
+		return ret;
+	ret = exec(index, &index->writer, "PRAGMA synchronous = NORMAL", err);
+	if (!ret)
+		ret = connect_db(index, &index->reader, err);
+	if (!ret)
+		ret = exec(index, &index->reader, "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
+			   err);
+	return ret ? ret : prepare(index, &index->reader, BEGIN, err);
+}
+
+int cache_index_open(struct cache_index **out, const char *path,
+		     const uint8_t cache_id[QC2_CACHE_ID_LEN], bool *trusted,
+		     struct qc2_err *err)
+{
+	struct cache_index *index = calloc(1, sizeof(*index));
+	bool other = false;
+	int ret;
+
+	*out = NULL;
+	if (index)
+		index->path = strdup(path);
+	if (!index || !index->path) {
+		free(index);
+		return qc2_fail(err, ENOMEM, "%s: out of memory", path);
+	}
+	pthread_mutex_init(&index->writer.lock, NULL);
+	pthread_mutex_init(&index->reader.lock, NULL);
+	memcpy(index->cache_id, cache_id, QC2_CACHE_ID_LEN);
+	index->opened = time(NULL);
+
+	ret = open_once(index, trusted, &other, err);
+	if (!ret && other) {
+		disconnect(&index->writer);
+		ret = cache_index_remove(path, err);
+		if (!ret)
+			ret = open_once(index, trusted, &other, err);
+	}
+	if (ret)
+		cache_index_close(index, false);
+	else
+		*out = index;
+	return ret;
+}
+
+void cache_index_close(struct cache_index *index, bool clean)
+{
+	if (!index)
+		return;
+	disconnect(&index->reader);
+	/* If this fails it counts as not closed in order. */
+	if (clean && !exec(index, &index->writer, "PRAGMA synchronous = FULL", NULL))
+		mark(index, STATE_CLEAN, NULL);
+	disconnect(&index->writer);
+	pthread_mutex_destroy(&index->writer.lock);
+	pthread_mutex_destroy(&index->reader.lock);
+	free(index->path);
+	free(index);
+}
