@@ -91,10 +91,10 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/tests/unit/test_cache_index: $(BUILD)/userspace/chaind/cache_index.o
 $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
-	multi.o pool.o object.o origin.o replica.o log.o)
-$(BUILD)/tests/unit/test_plan: $(addprefix $(BUILD)/userspace/chaind/,plan.o object.o origin.o resolve.o log.o)
-$(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o origin.o log.o)
-$(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o origin.o resolve.o log.o)
+	multi.o pool.o object.o cache_names.o origin.o replica.o log.o)
+$(BUILD)/tests/unit/test_plan: $(addprefix $(BUILD)/userspace/chaind/,plan.o object.o cache_names.o origin.o resolve.o log.o)
+$(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o cache_names.o origin.o log.o)
+$(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o cache_names.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) -lcmocka
 
@@ -106,7 +106,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(BUILD)/libqco
 		$(filter %.a,$^) $(PKG_LIBS)
 
 $(BUILD)/tests/tools/qc2fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
-	multi.o pool.o object.o origin.o unpack.o log.o)
+	multi.o pool.o object.o cache_names.o origin.o unpack.o log.o)
 $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) $(LIBS)

@@ -28,7 +28,7 @@ refused()
 	must_fail "$@"
 	[ -z "$(dmsetup ls --target qcow2chain | grep -v 'No devices')" ] || fail "a device was left: $*"
 	[ -z "$(ls "$T/tips" 2>/dev/null)" ] || fail "a tip was left: $*"
-	[ -z "$(losetup -n -l -O BACK-FILE | grep -v "$T/cache")" ] || fail "a loop device was left: $*"
+	[ -z "$(losetup -n -l -O BACK-FILE | grep -ve "$T/cache" -e /bypass)" ] || fail "a loop device was left: $*"
 }
 
 refused "link0.qcow2.*404|404.*link0.qcow2|not found" chainctl start "$HTTP/404/link0.qcow2" vmdisk

@@ -39,7 +39,8 @@ perl -e 'my $path = shift; local $/; open my $f, "<:raw", $path or die; my $data
 	unlink $path; open $f, ">:raw", $path or die; print $f $data; close $f;' "$file"
 touch -d "2 hours ago" "$file"
 
-# The cache is empty for what was replaced.
+# With an empty cache.
+rm "$T/cache"
 start_chaind
 chainctl start "$url" vmdisk 2> "$T/err" || true
 failed=0 good=0

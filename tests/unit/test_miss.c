@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "../../userspace/chaind/bring.h"
 #include "../../userspace/chaind/disk.h"
 #include "../../userspace/chaind/miss.h"
 #include "../../userspace/chaind/opening.h"
@@ -59,8 +60,13 @@ uint32_t cache_lookup(struct cache *cache, const struct object *obj, uint32_t bl
 	return cached[block] ? block : CACHE_NO_SLOT;
 }
 
-void cache_count_hit(struct cache *cache)
+void cache_ask(struct cache *cache, uint32_t slot, bool first)
 {
+}
+
+bool cache_is_hidden(const struct cache *cache, uint32_t slot)
+{
+	return false;
 }
 
 bool cache_is_marked(const struct cache *cache, uint32_t slot)
@@ -87,7 +93,7 @@ void fetch_want(struct block *block)
 }
 
 /* Nothing is fetched ahead. */
-int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
+int bring_start(struct chaind *unused, enum fetch_class class, struct block **blocks,
 		unsigned int nr, struct fetch_stats *stats)
 {
 	if (class != FETCH_DEMAND)

@@ -3,6 +3,7 @@
  * What is fetched for reads and ahead of them.  Fetcher and cache are played here: what
  * is fetched is in the cache when the test says so.
  */
+#include "../../userspace/chaind/bring.h"
 #include "../../userspace/chaind/disk.h"
 #include "../../userspace/chaind/plan.h"
 #include "testing.h"
@@ -48,6 +49,11 @@ uint32_t cache_lookup(struct cache *cache, const struct object *obj, uint32_t bl
 	return cached[number_of(obj)][block] ? block : CACHE_NO_SLOT;
 }
 
+bool cache_is_hidden(const struct cache *cache, uint32_t slot)
+{
+	return false;
+}
+
 bool cache_is_marked(const struct cache *cache, uint32_t slot)
 {
 	return false;
@@ -63,7 +69,7 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 	*stats = (struct cache_stats){ .slots = SLOTS };
 }
 
-int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
+int bring_start(struct chaind *unused, enum fetch_class class, struct block **blocks,
 		unsigned int nr, struct fetch_stats *stats)
 {
 	struct fetched *f = &fetches[nr_fetches++];

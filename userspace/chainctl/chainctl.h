@@ -66,6 +66,9 @@ int status_list(struct ctl *ctl, struct qc2_err *err);
 int chain_info(struct ctl *ctl, struct qc2_err *err);
 int chain_map(struct ctl *ctl, struct qc2_err *err);
 int chain_publish(struct ctl *ctl, struct qc2_err *err);
+int cache_resize(struct ctl *ctl, struct qc2_err *err);
+int cache_pin(struct ctl *ctl, struct qc2_err *err);
+int cache_unpin(struct ctl *ctl, struct qc2_err *err);
 int tip_create(struct ctl *ctl, struct qc2_err *err);
 int tip_check(struct ctl *ctl, struct qc2_err *err);
 int tip_dump(struct ctl *ctl, struct qc2_err *err);
@@ -91,6 +94,9 @@ int disk_check_name(const char *name, struct qc2_err *err);
  * Return: 0, or -EINVAL if the line cannot be read.
  */
 int disk_tip(const char *table, dev_t *dev, char *path, size_t size);
+
+/* A number of bytes as people type it, with K, M, G or T.  -EINVAL. */
+int parse_size(const char *text, uint64_t *bytes);
 
 /* What the kernel's status line says; docs/uapi.md describes it. */
 struct disk_state {

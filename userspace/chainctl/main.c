@@ -136,6 +136,29 @@ static const struct verb verbs[] = {
 "    --no-digests              do not read the data\n",
 	},
 	{
+		.name = "cache", .subverb = "resize", .title = "cache resize",
+		.min_args = 1, .max_args = 1, .run = cache_resize,
+		.help =
+"chainctl cache resize SIZE\n"
+"  Makes the cache larger or smaller, while disks run, until chaind is started\n"
+"  anew.  SIZE is in bytes, or a number with K, M, G or T.\n",
+	},
+	{
+		.name = "cache", .subverb = "pin", .title = "cache pin",
+		.min_args = 1, .max_args = 1, .run = cache_pin,
+		.help =
+"chainctl cache pin NAME\n"
+"  What the cache has, and gets, of the images of a disk is not evicted any more,\n"
+"  also after the disk was stopped.\n",
+	},
+	{
+		.name = "cache", .subverb = "unpin", .title = "cache unpin",
+		.min_args = 1, .max_args = 1, .run = cache_unpin,
+		.help =
+"chainctl cache unpin NAME\n"
+"  Takes that back.\n",
+	},
+	{
 		.name = "tip", .subverb = "create", .title = "tip create",
 		.min_args = 1, .max_args = 1,
 		.takes = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE) | BIT(OPT_JOURNAL_SIZE) | BIT(OPT_FORCE),
@@ -263,6 +286,11 @@ static int parse_number(const char *text, bool suffix, uint64_t min, uint64_t ma
 		return -EINVAL;
 	*value = (uint64_t)v << shift;
 	return 0;
+}
+
+int parse_size(const char *text, uint64_t *bytes)
+{
+	return parse_number(text, true, 0, INT64_MAX, bytes);
 }
 
 static int take_option(struct ctl *ctl, int opt, const char **config)
@@ -400,8 +428,11 @@ int main(int argc, char **argv)
 	if (!argc)
 		return usage("no verb given%s", "");
 	if (!verb)
-		return usage(strcmp(argv[0], "tip") ? "there is no verb \"%s\"" :
-			     "\"%s\" must be followed by create, check or dump", argv[0]);
+		return usage(!strcmp(argv[0], "tip") ?
+			     "\"%s\" must be followed by create, check or dump" :
+			     !strcmp(argv[0], "cache") ?
+			     "\"%s\" must be followed by resize, pin or unpin" :
+			     "there is no verb \"%s\"", argv[0]);
 	nr_args = argc - words;
 	if (nr_args < verb->min_args)
 		return usage("%s: too few arguments", verb->title);

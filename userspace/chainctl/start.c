@@ -59,7 +59,7 @@ struct start {
 	char chain_id[CHAIN_ID_HEX_LEN + 1];
 	uint64_t nr_sectors;
 	uint64_t depth;
-	dev_t cache_dev;
+	dev_t cache_dev, bypass_dev;
 
 	/* What was made so far */
 	bool opened;		/* daemon has the chain open */
@@ -142,12 +142,23 @@ static int start_existing(const struct start *s, const char *uuid, const struct 
 	return ret;
 }
 
+/* A block device that chaind names. */
+static int find_device(const json_t *reply, const char *key, dev_t *dev, struct qc2_err *err)
+{
+	const char *path = client_str(reply, key);
+	struct stat st;
+
+	if (stat(path, &st) || !S_ISBLK(st.st_mode))
+		return qc2_fail(err, ENODEV, "the %s that chaind names, \"%s\", is no block device",
+				key, path);
+	*dev = st.st_rdev;
+	return 0;
+}
+
 static int start_open(struct start *s, struct qc2_err *err)
 {
 	struct ctl *ctl = s->ctl;
-	const char *cache;
 	json_t *reply = NULL;
-	struct stat st;
 	int ret;
 
 	for (int tries = 0; ; tries++) {
@@ -173,18 +184,14 @@ static int start_open(struct start *s, struct qc2_err *err)
 	if (*client_str(reply, "manifest_trouble"))
 		out_warn(ctl, "manifest not used, all images are read instead: %s",
 			 client_str(reply, "manifest_trouble"));
-	cache = client_str(reply, "cache_device");
 	if (strlen(s->chain_id) != CHAIN_ID_HEX_LEN)
 		ret = qc2_fail(err, EBADE, "chaind sent no chain id");
 	else if (!s->nr_sectors || s->nr_sectors > QC2_TIP_MAX_SECTORS)
 		ret = qc2_fail(err, EINVAL,
 			       "%s has a virtual size of %" PRIu64 " sectors; expected 1 to %llu",
 			       s->url, s->nr_sectors, QC2_TIP_MAX_SECTORS);
-	else if (stat(cache, &st) || !S_ISBLK(st.st_mode))
-		ret = qc2_fail(err, ENODEV, "the cache of chaind, \"%s\", is no block device",
-			       cache);
-	else
-		s->cache_dev = st.st_rdev;
+	else if ((ret = find_device(reply, "cache_device", &s->cache_dev, err)) == 0)
+		ret = find_device(reply, "bypass_device", &s->bypass_dev, err);
 	json_decref(reply);
 	return ret;
 }
@@ -296,9 +303,9 @@ static int start_device(struct start *s, const char *uuid, struct qc2_err *err)
 	bool settled;
 	int len, ret;
 
-	len = snprintf(params, sizeof(params), "%s %u:%u 1 %u:%u", s->chain_id,
+	len = snprintf(params, sizeof(params), "%s %u:%u 2 %u:%u %u:%u", s->chain_id,
 		       major(s->tip_dev), minor(s->tip_dev), major(s->cache_dev),
-		       minor(s->cache_dev));
+		       minor(s->cache_dev), major(s->bypass_dev), minor(s->bypass_dev));
 	if (ctl->map_limit_kb || ctl->fail_reads_after)
 		len += snprintf(params + len, sizeof(params) - len, " %d",
 				2 * (!!ctl->map_limit_kb + !!ctl->fail_reads_after));

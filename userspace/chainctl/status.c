@@ -274,18 +274,30 @@ static int collect_kernel(json_t *disks, const char *only, struct qc2_err *err)
 static json_t *cache_part(const json_t *cache)
 {
 	uint64_t slot = client_u64(cache, "slot_size");
+	const json_t *bypass = json_object_get(cache, "bypass");
 
 	if (!json_is_object(cache))
 		return json_null();
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I}, s:O}",
 			 "path", client_str(cache, "path"),
 			 "device", client_str(cache, "device"),
 			 "slot_bytes", (json_int_t)slot,
 			 "size_bytes", (json_int_t)(slot * client_u64(cache, "slots")),
 			 "used_bytes", (json_int_t)(slot * client_u64(cache, "used")),
+			 "logical_bytes", (json_int_t)(slot * client_u64(cache, "blocks")),
+			 "zero_bytes", (json_int_t)(slot * client_u64(cache, "zero_blocks")),
+			 "unverified_bytes", (json_int_t)(slot * client_u64(cache, "unverified")),
+			 "bad_bytes", (json_int_t)(slot * client_u64(cache, "bad_slots")),
+			 "memory_bytes", (json_int_t)client_u64(cache, "memory"),
 			 "hits", (json_int_t)client_u64(cache, "hits"),
 			 "evictions", (json_int_t)client_u64(cache, "evictions"),
-			 "errors", (json_int_t)client_u64(cache, "errors"));
+			 "errors", (json_int_t)client_u64(cache, "errors"),
+			 "damaged", (json_int_t)client_u64(cache, "damaged"),
+			 "compared_bytes", (json_int_t)(slot * client_u64(cache, "compared")),
+			 "bypass", "device", client_str(bypass, "device"),
+			 "used_bytes", (json_int_t)(slot * client_u64(bypass, "used")),
+			 "written_bytes", (json_int_t)(slot * client_u64(bypass, "writes")),
+			 "trouble", json_object_get(cache, "trouble"));
 }
 
 static json_t *stores_part(const json_t *reply)
@@ -464,10 +476,37 @@ static void print_store(const json_t *store)
 	putchar('\n');
 }
 
+static void print_cache(const json_t *cache)
+{
+	const json_t *bypass = json_object_get(cache, "bypass");
+	char a[OUT_SIZE_LEN], b[OUT_SIZE_LEN], c[OUT_SIZE_LEN];
+
+	printf("cache: ");
+	out_text(stdout, client_str(cache, "path"));
+	printf(", %s of %s used\n", human(a, cache, "used_bytes"), human(b, cache, "size_bytes"));
+	printf("  holds     %s of images, %s of it zeros; tables of %s in memory\n",
+	       human(a, cache, "logical_bytes"), human(b, cache, "zero_bytes"),
+	       human(c, cache, "memory_bytes"));
+	printf("  counts    %" PRIu64 " hits, %" PRIu64 " evictions, %" PRIu64 " errors\n",
+	       client_u64(cache, "hits"), client_u64(cache, "evictions"),
+	       client_u64(cache, "errors"));
+	printf("  checked   %s, %" PRIu64 " blocks were damaged\n",
+	       human(a, cache, "compared_bytes"), client_u64(cache, "damaged"));
+	if (client_u64(cache, "unverified_bytes"))
+		printf("  to check  %s, each before it is used\n",
+		       human(a, cache, "unverified_bytes"));
+	if (client_u64(cache, "bad_bytes"))
+		printf("  bad       %s are not used\n", human(a, cache, "bad_bytes"));
+	if (client_u64(bypass, "written_bytes"))
+		printf("  bypass    %s went through memory, %s are there\n",
+		       human(a, bypass, "written_bytes"), human(b, bypass, "used_bytes"));
+	if (*client_str(cache, "trouble"))
+		print_field("trouble", client_str(cache, "trouble"));
+}
+
 int status_show(struct ctl *ctl, struct qc2_err *err)
 {
 	const char *only = ctl->arg[0];
-	char a[OUT_SIZE_LEN], b[OUT_SIZE_LEN];
 	json_t *doc, *disk, *daemon, *cache, *store;
 	size_t i;
 	int ret;
@@ -483,15 +522,8 @@ int status_show(struct ctl *ctl, struct qc2_err *err)
 		print_disk(disk);
 	json_array_foreach(json_object_get(doc, "stores"), i, store)
 		print_store(store);
-	if (json_is_object(cache)) {
-		printf("cache: ");
-		out_text(stdout, client_str(cache, "path"));
-		printf(", %s of %s used, %" PRIu64 " hits, %" PRIu64 " evictions, %" PRIu64
-		       " errors\n",
-		       human(a, cache, "used_bytes"), human(b, cache, "size_bytes"),
-		       client_u64(cache, "hits"), client_u64(cache, "evictions"),
-		       client_u64(cache, "errors"));
-	}
+	if (json_is_object(cache))
+		print_cache(cache);
 	if (json_is_true(json_object_get(daemon, "running"))) {
 		printf("chaind: version %s, process %" PRIu64 "\n", client_str(daemon, "version"),
 		       client_u64(daemon, "pid"));

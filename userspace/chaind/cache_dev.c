@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The device under the cache: its file, its loop device.  Main thread, before
- * the event loop runs; no state.
+ * The device under the cache: its file, its loop device.  Main thread; no state.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,12 +8,14 @@
 #include <libgen.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -140,6 +141,13 @@ static int get_loop(int file, const char *path, uint64_t size,
 	return 0;
 }
 
+static bool is_in_memory(int file)
+{
+	struct statfs fs;
+
+	return !fstatfs(file, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 static int open_file(const char *path, uint64_t size, char **device,
 		     struct qc2_err *err)
 {
@@ -158,7 +166,7 @@ static int open_file(const char *path, uint64_t size, char **device,
 		close(file);
 		return ret;
 	}
-	if (!loop.direct)
+	if (!loop.direct && !is_in_memory(file))
 		log_warn("%s: the file system of %s does not allow direct I/O; the cache is held in memory twice",
 			 loop.path, path);
 
@@ -173,6 +181,39 @@ static int open_file(const char *path, uint64_t size, char **device,
 	}
 	qc2_loop_release(&loop);
 	return fd;
+}
+
+static int get_size(int fd, const char *path, uint64_t *size, struct qc2_err *err)
+{
+	return ioctl(fd, BLKGETSIZE64, size) ?
+	       qc2_fail(err, errno, "cache %s: its size: %s", path, strerror(errno)) : 0;
+}
+
+int cache_dev_grow(int fd, const char *path, uint64_t size, uint64_t *device_size,
+		   struct qc2_err *err)
+{
+	struct stat st;
+
+	if (!stat(path, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size < size &&
+	    (truncate(path, size) || ioctl(fd, LOOP_SET_CAPACITY, 0)))
+		return qc2_fail(err, errno, "cache %s: cannot make it %llu bytes long: %s",
+				path, (unsigned long long)size, strerror(errno));
+	return get_size(fd, path, device_size, err);
+}
+
+void cache_dev_trim(const char *path, uint64_t size)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(path, &st) || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= size)
+		return;
+	/* Not shorter: the disks' tables were made with that size. */
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, size, st.st_size - size);
+	close(fd);
 }
 
 int cache_dev_open(const char *path, uint64_t size, char **device,
@@ -197,9 +238,8 @@ int cache_dev_open(const char *path, uint64_t size, char **device,
 				path);
 	if (fd < 0)
 		return fd;
-	if (ioctl(fd, BLKGETSIZE64, device_size)) {
-		ret = qc2_fail(err, errno, "cache %s: size of %s: %s", path,
-			       *device, strerror(errno));
+	ret = get_size(fd, path, device_size, err);
+	if (ret) {
 		close(fd);
 		free(*device);
 		return ret;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The device under the cache.  Called at start only. */
+/* The device under the cache. */
 #ifndef CHAIND_CACHE_DEV_H
 #define CHAIND_CACHE_DEV_H
 
@@ -21,5 +21,16 @@
  */
 int cache_dev_open(const char *path, uint64_t size, char **device,
 		   uint64_t *device_size, struct qc2_err *err);
+
+/**
+ * cache_dev_grow() - make a file at least so long
+ * @fd: of the device
+ * @device_size: what it has then; a block device keeps its own size
+ */
+int cache_dev_grow(int fd, const char *path, uint64_t size, uint64_t *device_size,
+		   struct qc2_err *err);
+
+/* Gives back the space of a file behind @size.  Best effort. */
+void cache_dev_trim(const char *path, uint64_t size);
 
 #endif

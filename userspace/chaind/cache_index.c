@@ -16,8 +16,8 @@
  * log in memory instead of in a mapped file, access to which would kill the process when
  * the device fails.  Nothing here holds both mutexes.
  *
- * Memory.  Each connection keeps as much of the database as its cache_size says, the
- * kernel's page cache the rest.
+ * Memory.  Each connection keeps as much of the database as its cache_size says (16 and
+ * 4 MiB), the kernel's page cache the rest: 22 MB in all, however large the cache is.
  */
 #include <endian.h>
 #include <errno.h>
@@ -38,19 +38,16 @@
 #define APPLICATION_ID	0x51433243	/* "QC2C" */
 #define VERSION		1
 #define KEY_LEN		32
-#define BOOT_ID_LEN	36
 /* Rows that one call reads, or deletes in one transaction, before others have a turn. */
 #define BATCH		4096
 #define UNUSED_SECONDS	(30 * 24 * 3600)
 
-/* What meta.state says besides a boot id: the last user was the boot's. */
+/* What meta.state says. */
 #define STATE_CLEAN	"clean"
-#define STATE_UNTRUSTED	"untrusted"
+#define STATE_OPEN	"open"
 
 /* QC2_SLOT_ZERO, for SQL */
 #define ZERO		"4294967294"
-
-const char *cache_index_boot_id = "/proc/sys/kernel/random/boot_id";
 
 /* By name, as they are read back. */
 static const char *const schema[] = {
@@ -76,7 +73,7 @@ enum {
 static const char *const sql[NR_STMTS] = {
 	[GET_OBJECT] = "SELECT id, sum, used FROM object WHERE key = ?1",
 	[GET_KEY] = "SELECT key, sum FROM object WHERE id = ?1",
-	[GET_NAMES] = "SELECT n.block, n.slot, n.sum, b.digest FROM name n"
+	[GET_NAMES] = "SELECT n.block, n.slot, n.sum, b.digest, b.sum FROM name n"
 		" LEFT JOIN block b ON b.slot = n.slot"
 		" WHERE n.object = ?1 AND n.block >= ?2 AND n.block < ?3",
 	[GET_SLOTS] = "SELECT slot, sum FROM block WHERE digest = ?1",
@@ -326,7 +323,7 @@ int cache_index_names(struct cache_index *index, int64_t object, uint32_t first,
 {
 	struct conn *conn = &index->reader;
 	uint8_t key[KEY_LEN], digest[QC2_DIGEST_LEN];
-	uint32_t block, slot, sum;
+	uint32_t block, slot, sum, block_sum;
 	sqlite3_stmt *stmt;
 	unsigned int i;
 	int ret;
@@ -347,8 +344,10 @@ int cache_index_names(struct cache_index *index, int64_t object, uint32_t first,
 			continue;
 		if (slot == QC2_SLOT_ZERO)
 			memset(digest, 0, sizeof(digest));
-		else if (!get_blob(stmt, 3, digest, QC2_DIGEST_LEN))
-			continue;
+		else if (!get_blob(stmt, 3, digest, QC2_DIGEST_LEN) ||
+			 !get_u32(stmt, 4, &block_sum) ||
+			 block_sum != sum_block(slot, digest))
+			continue;	/* nor does cache_index_each() say that it is filled */
 		if (sum == sum_name(key, block, slot, digest))
 			slots[block - first] = slot;
 	}
@@ -648,6 +647,14 @@ static int drop_name(struct change *change, const struct index_name *name)
 	return ret;
 }
 
+/* Because of damage.  Who believes that it is there would not hear of its end. */
+static int cannot_set(struct change *change, const struct index_name *name)
+{
+	if (change->gone)
+		change->gone(change->arg, name);
+	return 0;
+}
+
 static int set_name(struct change *change, const struct index_name *name)
 {
 	const bool zero = name->slot == QC2_SLOT_ZERO;
@@ -664,7 +671,7 @@ static int set_name(struct change *change, const struct index_name *name)
 		change->object = 0;
 		ret = get_key(index, &index->writer, name->object, change->key, change->err);
 		if (ret <= 0)
-			return ret;
+			return ret ? ret : cannot_set(change, name);
 		change->object = name->object;
 	}
 	if (zero) {
@@ -672,7 +679,7 @@ static int set_name(struct change *change, const struct index_name *name)
 	} else {
 		ret = get_digest(index, &index->writer, name->slot, digest, &bad, change->err);
 		if (ret <= 0)
-			return ret;
+			return ret ? ret : cannot_set(change, name);
 	}
 
 	change->counts.names++;
@@ -709,6 +716,60 @@ int cache_index_commit(struct cache_index *index,
 	return end(index, ret, err);
 }
 
+/* The value of a pragma or an expression: a number. */
+static int get_number(struct cache_index *index, struct conn *conn, const char *text,
+		      int64_t *value, struct qc2_err *err)
+{
+	sqlite3_stmt *stmt;
+	int rc = sqlite3_prepare_v2(conn->db, text, -1, &stmt, NULL), ret;
+
+	if (rc)
+		return fail(index, conn->db, rc, err);
+	ret = step(index, stmt, err);
+	*value = ret > 0 ? sqlite3_column_int64(stmt, 0) : 0;
+	sqlite3_finalize(stmt);
+	return ret < 0 ? ret : 0;
+}
+
+static int disown_some(struct cache_index *index, int64_t object, struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	sqlite3_stmt *stmt = use(conn, DROP_NAMES_OBJECT, object);
+	struct counts counts = { 0 };
+	int64_t zeros[2];
+	char text[128];
+	int ret;
+
+	snprintf(text, sizeof(text), "SELECT count(*) FROM name WHERE object = %lld AND slot = "
+		 ZERO, (long long)object);
+	ret = get_number(index, conn, text, &zeros[0], err);
+	sqlite3_bind_int64(stmt, 2, BATCH);
+	if (!ret)
+		ret = run(index, stmt, err);
+	counts.names = -sqlite3_changes(conn->db);
+	if (!ret)
+		ret = get_number(index, conn, text, &zeros[1], err);
+	if (ret)
+		return ret;
+	counts.zeros = zeros[1] - zeros[0];
+	ret = add_counts(index, &counts, err);
+	return ret ? ret : counts.names == -BATCH;
+}
+
+int cache_index_disown(struct cache_index *index, int64_t object, struct qc2_err *err)
+{
+	int ret, more;
+
+	do {
+		ret = begin(index, err);
+		if (ret)
+			return ret;
+		more = disown_some(index, object, err);
+		ret = end(index, more < 0 ? more : 0, err);
+	} while (!ret && more);
+	return ret;
+}
+
 /* Removes an object that nothing needs, or some of its names; 1: there may be more. */
 static int tidy_some(struct cache_index *index, int64_t before, struct qc2_err *err)
 {
@@ -730,7 +791,8 @@ static int tidy_some(struct cache_index *index, int64_t before, struct qc2_err *
 	ret = run(index, stmt, err);
 	if (ret)
 		return ret;
-	counts.names = counts.zeros = -sqlite3_changes(conn->db);
+	counts.names = -sqlite3_changes(conn->db);
+	counts.zeros = counts.names;
 	if (counts.names > -BATCH) {
 		ret = run(index, use(conn, DROP_OBJECT, id), err);
 		if (!ret && !sqlite3_changes(conn->db))
@@ -790,21 +852,6 @@ static int exec(struct cache_index *index, struct conn *conn, const char *text,
 	int rc = sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 
 	return rc ? fail(index, conn->db, rc, err) : 0;
-}
-
-/* The value of a pragma or an expression: a number. */
-static int get_number(struct cache_index *index, struct conn *conn, const char *text,
-		      int64_t *value, struct qc2_err *err)
-{
-	sqlite3_stmt *stmt;
-	int rc = sqlite3_prepare_v2(conn->db, text, -1, &stmt, NULL), ret;
-
-	if (rc)
-		return fail(index, conn->db, rc, err);
-	ret = step(index, stmt, err);
-	*value = ret > 0 ? sqlite3_column_int64(stmt, 0) : 0;
-	sqlite3_finalize(stmt);
-	return ret < 0 ? ret : 0;
 }
 
 static void disconnect(struct conn *conn)
@@ -965,17 +1012,6 @@ static int check_format(struct cache_index *index, struct qc2_err *err)
 	return ret ? ret : check_schema(index, err);
 }
 
-/* "" if there is none, which no state is. */
-static void read_boot_id(char boot[BOOT_ID_LEN + 1])
-{
-	int fd = open(cache_index_boot_id, O_RDONLY | O_CLOEXEC);
-	ssize_t len = fd >= 0 ? read(fd, boot, BOOT_ID_LEN) : 0;
-
-	boot[len == BOOT_ID_LEN ? len : 0] = 0;
-	if (fd >= 0)
-		close(fd);
-}
-
 /* Durable if synchronous is FULL */
 static int mark(struct cache_index *index, const char *state, struct qc2_err *err)
 {
@@ -990,7 +1026,7 @@ static int mark(struct cache_index *index, const char *state, struct qc2_err *er
 static int read_state(struct cache_index *index, bool *trusted, bool *other,
 		      struct qc2_err *err)
 {
-	char boot[BOOT_ID_LEN + 1], state[BOOT_ID_LEN + 1] = "";
+	char state[16] = "";
 	uint8_t cache_id[QC2_CACHE_ID_LEN];
 	const char *text = NULL;
 	sqlite3_stmt *stmt;
@@ -1015,13 +1051,8 @@ static int read_state(struct cache_index *index, bool *trusted, bool *other,
 	*other = memcmp(cache_id, index->cache_id, QC2_CACHE_ID_LEN);
 	if (*other)
 		return 0;
-	read_boot_id(boot);
-	*trusted = !strcmp(state, STATE_CLEAN) || !strcmp(state, boot);
-	/*
-	 * What is not trusted now must not be because a process of this boot died before it
-	 * was verified.
-	 */
-	return mark(index, *trusted && boot[0] ? boot : STATE_UNTRUSTED, err);
+	*trusted = !strcmp(state, STATE_CLEAN);
+	return mark(index, STATE_OPEN, err);
 }
 
 static int open_once(struct cache_index *index, bool *trusted, bool *other, struct qc2_err *err)
@@ -1049,8 +1080,8 @@ static int open_once(struct cache_index *index, bool *trusted, bool *other, stru
 	if (!ret)
 		ret = connect_db(index, &index->reader, err);
 	if (!ret)
-		ret = exec(index, &index->reader, "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
-			   err);
+		ret = exec(index, &index->reader, "PRAGMA query_only = ON;"
+			   "PRAGMA cache_size = -4096", err);
 	return ret ? ret : prepare(index, &index->reader, BEGIN, err);
 }
 

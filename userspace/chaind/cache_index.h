@@ -49,10 +49,8 @@ struct index_name {
 /**
  * cache_index_open() - open or create
  * @cache_id: of the cache device.  An index of another cache is emptied.
- * @trusted: set if the index was closed in order, or its last user ran since the last
- *	boot of this machine (/proc/sys/kernel/random/boot_id): then what is written to the
- *	device by then is there.  Otherwise every block has to be verified before its use;
- *	and if this process dies, again by the next.
+ * @trusted: set if the index was closed in order.  Otherwise every block has to be
+ *	verified before its use.
  *
  * A file that is no database or is damaged is not used: -EUCLEAN; the caller may call
  * cache_index_remove() and try again.  -EOPNOTSUPP: it is of a newer version; -EBUSY: another
@@ -62,9 +60,6 @@ struct index_name {
 int cache_index_open(struct cache_index **index, const char *path,
 		     const uint8_t cache_id[QC2_CACHE_ID_LEN], bool *trusted,
 		     struct qc2_err *err);
-
-/* Where the boot id is read; a test has its own. */
-extern const char *cache_index_boot_id;
 
 /* Removes the files of a database that nobody has open. */
 int cache_index_remove(const char *path, struct qc2_err *err);
@@ -96,8 +91,8 @@ int cache_index_digest(struct cache_index *index, uint32_t slot,
 /**
  * cache_index_commit() - several changes, all or none
  * @evicted: slots that are to be empty: their names are removed, too
- * @gone: called for each name removed (before the end of the transaction; it must not call
- *	the index)
+ * @gone: called for each name removed or left out (before the end of the transaction; it must
+ *	not call the index)
  * @blocks: slots newly filled (what had another content is evicted first); @names: new names
  *	(replacing what the block had).  A name for a slot that is not filled, or of an object
  *	that is not there, is left out
@@ -122,6 +117,9 @@ int cache_index_each(struct cache_index *index, int (*filled)(void *arg, uint32_
 /* Names there are (logical blocks), those of them that are zeros, and filled slots. */
 int cache_index_count(struct cache_index *index, uint64_t *names, uint64_t *zeros,
 		      uint64_t *blocks, struct qc2_err *err);
+
+/* Removes all names of an object: a change. */
+int cache_index_disown(struct cache_index *index, int64_t object, struct qc2_err *err);
 
 /*
  * Removes objects without names, except for zeros, that were not used for 30 days; called

@@ -60,12 +60,13 @@ static json_t *opened_reply(const struct disk *disk)
 
 	cache_get_stats(disk->chaind->cache, &stats);
 	format_hex(disk->chain->id, QC2_CHAIN_ID_LEN, id);
-	return json_pack("{sb ss ss ss sI sI so ss}", "ok", 1, "name",
+	return json_pack("{sb ss ss ss sI sI so ss ss}", "ok", 1, "name",
 			 disk->info.name, "url", disk->info.url, "chain_id", id,
 			 "sectors", (json_int_t)disk->chain->nr_sectors,
 			 "depth", (json_int_t)disk->chain->nr_links,
 			 "manifest_trouble", text_or_null(disk->chain->manifest_trouble),
-			 "cache_device", stats.device);
+			 "cache_device", stats.device, "bypass_device",
+			 stats.bypass_device);
 }
 
 static void end_pending(struct pending *pending)
@@ -168,18 +169,42 @@ static json_t *do_close(struct chaind *chaind, json_t *request)
 	return json_pack("{sb}", "ok", 1);
 }
 
+static json_t *do_cache_resize(struct chaind *chaind, json_t *request)
+{
+	struct qc2_err err;
+	json_int_t size;
+	int ret;
+
+	if (json_unpack(request, "{sI}", "size", &size) || size < 0)
+		return command_error(-EINVAL, "cache-resize: needs \"size\", bytes");
+	ret = cache_resize(chaind->cache, size, &err);
+	return ret ? command_error(ret, err.msg) : json_pack("{sb}", "ok", 1);
+}
+
 static json_t *cache_status(struct chaind *chaind)
 {
 	struct cache_stats s;
 
 	cache_get_stats(chaind->cache, &s);
-	return json_pack("{ss ss sI sI sI sI sI sI}", "device", s.device,
-			 "path", s.path, "slot_size",
-			 (json_int_t)QC2_BLOCK_BYTES, "slots",
-			 (json_int_t)s.slots, "used", (json_int_t)s.used,
-			 "hits", (json_int_t)s.hits, "evictions",
-			 (json_int_t)s.evictions, "errors",
-			 (json_int_t)s.errors);
+	return json_pack("{ss ss sI sI sI sI sI sI sI sI sI sI sI sI sI s{ss sI sI} so}",
+			 "device", s.device, "path", s.path,
+			 "slot_size", (json_int_t)QC2_BLOCK_BYTES,
+			 "slots", (json_int_t)s.slots,
+			 "used", (json_int_t)s.used,
+			 "blocks", (json_int_t)s.names,
+			 "zero_blocks", (json_int_t)s.zeros,
+			 "unverified", (json_int_t)s.unverified,
+			 "bad_slots", (json_int_t)s.bad_slots,
+			 "hits", (json_int_t)s.hits,
+			 "evictions", (json_int_t)s.evictions,
+			 "errors", (json_int_t)s.errors,
+			 "damaged", (json_int_t)s.damaged,
+			 "compared", (json_int_t)s.scrubbed,
+			 "memory", (json_int_t)s.memory,
+			 "bypass", "device", s.bypass_device,
+			 "writes", (json_int_t)s.bypass_writes,
+			 "used", (json_int_t)s.bypass_used,
+			 "trouble", text_or_null(s.trouble));
 }
 
 static json_t *store_status(const struct origin *o)
@@ -343,6 +368,8 @@ void command_run(struct chaind *chaind, json_t *request,
 		answer = do_open(chaind, request, reply, arg);
 	else if (!strcmp(cmd, "attach"))
 		answer = do_attach(chaind, request);
+	else if (!strcmp(cmd, "cache-resize"))
+		answer = do_cache_resize(chaind, request);
 	else if (!strcmp(cmd, "close"))
 		answer = do_close(chaind, request);
 	else if (!strcmp(cmd, "status"))

@@ -323,6 +323,22 @@ static bool same_map(const struct qc2_chain *a, const struct qc2_chain *b)
 	return true;
 }
 
+/* What its digests were taken for may be something else, for all who read it. */
+static void disown_objects(struct disk *disk)
+{
+	struct disk *other;
+	size_t i;
+
+	for (i = 0; i < 2 * disk->chain->nr_links; i++) {
+		if (disk->objects[i])
+			cache_disown(disk->chaind->cache, disk->objects[i]);
+	}
+	TAILQ_FOREACH(other, &disk->chaind->disks, entry) {
+		if (other->registered)
+			table_drop_map(other->info.dev);
+	}
+}
+
 /* Other disks that were opened with the manifest of a chain have it looked at, too. */
 static void distrust_others(const struct disk *disk, const struct qc2_chain *chain)
 {
@@ -359,6 +375,7 @@ static struct qc2_chain *judge(struct disk *disk, struct qc2_chain *chain,
 	} else {
 		set_wrong(suspect, false);
 		set_trouble(chain);
+		disk->disown = true;
 		qc2_digests_free(disk->digests);
 		disk->digests = NULL;
 		distrust_others(disk, suspect);
@@ -419,6 +436,9 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		end_opening(disk);
 		ret = take_chain(disk, chain, &disk->error);
 		qc2_chain_put(chain);
+		if (!ret && disk->disown)
+			disown_objects(disk);
+		disk->disown = false;
 		opening_ended(disk, ret);
 		return;
 	}
@@ -536,6 +556,14 @@ void disk_open_abandon(struct chaind *chaind, void *arg)
 	}
 }
 
+static int check_stores(struct disk *disk, uint32_t dev, struct qc2_err *err)
+{
+	const struct cache *cache = disk->chaind->cache;
+
+	return table_check_stores(dev, cache_dev(cache), cache_bypass_dev(cache),
+				  &disk->has_bypass, err);
+}
+
 static int check_device(struct disk *disk, uint32_t dev,
 			struct kernel_device *found, struct qc2_err *err)
 {
@@ -555,7 +583,7 @@ static int check_device(struct disk *disk, uint32_t dev,
 				found->name,
 				(unsigned long long)found->nr_sectors,
 				disk->info.url, (unsigned long long)size);
-	return table_check_store(dev, cache_dev(disk->chaind->cache), err);
+	return check_stores(disk, dev, err);
 }
 
 static void clear_device(struct disk *disk)
@@ -663,8 +691,7 @@ int disk_check_table(struct disk *disk, uint64_t generation)
 	    found.nr_sectors != disk->chain->nr_sectors)
 		ret = qc2_fail(&err, EINVAL, "its new table has another size");
 	if (!ret)
-		ret = table_check_store(info->dev,
-					cache_dev(disk->chaind->cache), &err);
+		ret = check_stores(disk, info->dev, &err);
 	if (ret == -EINVAL) {
 		log_err("disk %s: %s: not served any more, its reads wait",
 			info->name, err.msg);
@@ -706,8 +733,7 @@ static int reattach(struct disk *disk)
 		return -ENODEV;
 	}
 	if (!ret)
-		ret = table_check_store(info->dev,
-					cache_dev(disk->chaind->cache), &err);
+		ret = check_stores(disk, info->dev, &err);
 	/* An earlier daemon's socket may just be closing (-EBUSY). */
 	if (!ret)
 		ret = kernel_register(disk->chaind->kernel, info->dev, &err);

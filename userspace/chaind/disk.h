@@ -53,7 +53,9 @@ struct disk {
 	 */
 	struct qc2_chain *suspect;
 	bool no_manifest;		/* it was wrong, or may be */
+	bool disown;			/* what the cache has by its digests, too */
 	bool registered;		/* with the kernel, for info.dev */
+	bool has_bypass;		/* its table has store 1 */
 	struct opening *opening;	/* NULL: the chain is complete, or none */
 	unsigned int tries;
 	sd_event_source *retry_timer;

@@ -129,6 +129,7 @@ static void fetch_free(struct fetch *fetch)
 {
 	TAILQ_REMOVE(list_of(fetch), fetch, entry);
 	sd_event_source_disable_unref(fetch->timer);
+	cache_end_span(fetch->fetcher->cache, &fetch->span);
 	fetch_stats_put(fetch->stats);
 	unpack_free(fetch->unpack);
 	object_put(fetch->obj);
@@ -180,8 +181,8 @@ static void land_block(struct fetch *fetch, struct cache_buf *buf)
 
 	memset((char *)buf->mem + bytes, 0, QC2_BLOCK_BYTES - bytes);
 	block->fetch = NULL;
-	cache_write(buf, fetch->obj, block->nr, &fetch->span,
-		    fetch->nr - fetch->next, &block->marked,
+	cache_write(buf, fetch->obj, block->nr, &fetch->span, fetch->nr - fetch->next,
+		    LIST_EMPTY(&block->waiters) ? SPACE_AHEAD : SPACE_USED, &block->marked,
 		    block->has_digest ? block->digest : NULL, landed, block);
 	fetch->next++;
 	fetch->tries = 0;

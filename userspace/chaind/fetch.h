@@ -42,6 +42,7 @@ struct fetch_stats {
 	unsigned int refs;
 	uint64_t requests;
 	uint64_t bytes;
+	uint64_t local;			/* blocks that were looked for and found here */
 	uint64_t errors;
 	struct qc2_err last_error;	/* that failed a read; or empty */
 };

@@ -170,6 +170,32 @@ static void setup_index_dir(void)
 			 dir, strerror(errno));
 }
 
+static int setup_cache(struct qc2_err *err)
+{
+	struct cache_config cfg = {
+		.path = chaind.cfg.cache_path,
+		.size = chaind.cfg.cache_size,
+		.scrub_rate = chaind.cfg.cache_scrub_rate,
+		.nr_bufs = count_bufs(),
+	};
+	char *index_path = NULL, *bypass_path = NULL;
+	int ret;
+
+	if (!chaind.cfg.cache_index && !strncmp(cfg.path, "/dev/", 5))
+		return qc2_fail(err, EINVAL,
+				"cache %s: say where its index is to be: a path for index in section [cache]",
+				cfg.path);
+	if (asprintf(&index_path, "%s.index", cfg.path) < 0 ||
+	    asprintf(&bypass_path, "%s/bypass", chaind.cfg.run_dir) < 0)
+		return qc2_fail(err, ENOMEM, "out of memory");
+	cfg.index_path = chaind.cfg.cache_index ? chaind.cfg.cache_index : index_path;
+	cfg.bypass_path = bypass_path;
+	ret = cache_open(&chaind.cache, chaind.event, &cfg, err);
+	free(index_path);
+	free(bypass_path);
+	return ret;
+}
+
 static int setup_parts(struct qc2_err *err)
 {
 	int ret;
@@ -185,8 +211,7 @@ static int setup_parts(struct qc2_err *err)
 	if (curl_global_init(CURL_GLOBAL_DEFAULT))
 		return qc2_fail(err, EIO, "libcurl: cannot be set up");
 	origin_setup(chaind.cfg.connections);
-	ret = cache_open(&chaind.cache, chaind.event, chaind.cfg.cache_path,
-			 chaind.cfg.cache_size, count_bufs(), err);
+	ret = setup_cache(err);
 	if (ret)
 		return ret;
 	ret = kernel_new(&chaind.kernel, chaind.event, &kernel_ops, &chaind);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bypass.h"
 #include "disk.h"
 #include "miss.h"
 #include "opening.h"
@@ -116,6 +117,7 @@ static void send_runs(struct disk *disk, const struct qc2_index *idx,
 
 	resolve_start(&res, chaind->cache, idx, disk->objects, sector,
 		      nr_sectors);
+	res.has_bypass = disk->has_bypass;
 	nr = resolve_runs(&res, runs, QC2_MAX_RUNS, complete);
 	if (nr && (!complete || *complete))
 		kernel_reply_runs(chaind->kernel, disk->info.dev, generation,
@@ -205,17 +207,22 @@ static void start_over(struct disk *disk)
 	}
 }
 
-static void found_cached(struct request *req, const struct piece *piece)
+static int found_cached(struct request *req, const struct piece *piece)
 {
-	struct cache *cache = req->disk->chaind->cache;
+	struct disk *disk = req->disk;
+	struct cache *cache = disk->chaind->cache;
 
-	if (!req->seen)
-		cache_count_hit(cache);
+	if (piece->store == BYPASS_STORE && !disk->has_bypass)
+		return qc2_fail(&disk->stats->last_error, EIO,
+				"the cache cannot be written, and the table of %s has no second store, the bypass; stop and start the disk",
+				disk->info.name);
+	cache_ask(cache, piece->slot, !req->seen);
 	if (cache_is_marked(cache, piece->slot)) {
 		cache_clear_mark(cache, piece->slot);
 		req->was_marked = true;
 		plan_was_useful(&req->disk->plan);
 	}
+	return 0;
 }
 
 static void look_at(struct request *req)
@@ -242,7 +249,7 @@ static void look_at(struct request *req)
 		}
 		resolved += piece.nr_sectors;
 		if (piece.kind == PIECE_CACHED)
-			found_cached(req, &piece);
+			ret = found_cached(req, &piece);
 	}
 	if (!ret && !req->seen)
 		plan_ahead(disk, idx, to, req->sector, req->nr_sectors,

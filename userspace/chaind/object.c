@@ -154,6 +154,7 @@ void object_put(struct object *obj)
 		free(obj->places[i].version);
 	}
 	tdelete(obj, &objects, cmp_object);
+	names_free(&obj->names);
 	free(obj->url);
 	free(obj->version);
 	qc2_packed_put(obj->packed);

@@ -2,7 +2,7 @@
 /*
  * Objects: the links that disks read from, one for each content, so disks that
  * share a link share its cached blocks and its fetches.  An object lives as
- * long as a disk, a cached block or a fetch refers to it.
+ * long as a disk, a fetch or a change of the cache's index refers to it.
  *
  * The compressed clusters of an image are an object of their own: its bytes
  * are those of the image's virtual disk, unpacked.  Where they are may be known from
@@ -23,6 +23,7 @@
 
 #include <linux/dm-qcow2chain.h>
 
+#include "cache_names.h"
 #include "err.h"
 #include "log.h"
 #include "manifest.h"
@@ -52,6 +53,7 @@ struct block {
 	struct fetch *fetch;		/* the same, until the cache has it */
 	bool marked;			/* see cache_is_marked() */
 	bool has_digest;
+	bool vouched;			/* what has that digest may be taken for it */
 	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */
 	struct waiters waiters;
 };
@@ -81,6 +83,7 @@ struct object {
 	/* Of an unpacked object; else NULL and @size. */
 	struct qc2_packed *packed;
 	uint64_t file_size;
+	struct cache_names names;	/* where its blocks are in the cache */
 	unsigned int refs;
 	void *blocks;		/* tree of struct block (tsearch) */
 

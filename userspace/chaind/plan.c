@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bring.h"
 #include "disk.h"
 #include "plan.h"
+#include "url.h"
 
 /* A gap between live ranges of an object is fetched with them up to this. */
 #define MAX_GAP		QC2_BLOCK_BYTES
@@ -67,10 +69,18 @@ bool plan_has_own_digest(const struct disk *disk, uint32_t object,
 static void set_digest(struct disk *disk, uint32_t object, struct block *block)
 {
 	const uint8_t *digest = find_digest(disk, object, block);
+	struct qc2_err err;
 
 	block->has_digest = digest;
-	if (digest)
-		memcpy(block->digest, digest, sizeof(block->digest));
+	if (!digest)
+		return;
+	memcpy(block->digest, digest, sizeof(block->digest));
+	/*
+	 * All disks read what is found by it.  A manifest speaks for images in its own
+	 * folder: who can write there can change them, too.
+	 */
+	block->vouched = !qc2_url_allowed(block->obj->url, disk->chain->links[0].url, NULL, 0,
+					  &err);
 }
 
 /* Blocks of a compressed cluster of an object; 1: they are independent. */
@@ -110,7 +120,7 @@ static uint32_t fetch_blocks(struct object *obj)
 	return nr > FETCH_MAX_BLOCKS ? FETCH_MAX_BLOCKS : nr ? nr : blocks;
 }
 
-/* Blocks [@first, @end) of an object, all missing, as one fetch; false: no memory. */
+/* Blocks [@first, @end) of an object, all missing, at once; false: no memory. */
 static bool fetch_some(struct disk *disk, enum fetch_class class, uint32_t object,
 		       uint32_t first, uint32_t end)
 {
@@ -124,7 +134,7 @@ static bool fetch_some(struct disk *disk, enum fetch_class class, uint32_t objec
 		set_digest(disk, object, blocks[nr]);
 	}
 	if (nr == end - first &&
-	    !fetch_start(disk->chaind->fetcher, class, blocks, nr, disk->stats))
+	    !bring_start(disk->chaind, class, blocks, nr, disk->stats))
 		return true;
 	while (nr)
 		block_free(blocks[--nr]);

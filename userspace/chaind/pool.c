@@ -126,6 +126,21 @@ void pool_submit(struct pool *pool, struct job *job)
 	pthread_mutex_unlock(&pool->lock);
 }
 
+bool pool_cancel(struct pool *pool, struct job *job)
+{
+	struct job *todo;
+
+	pthread_mutex_lock(&pool->lock);
+	STAILQ_FOREACH(todo, &pool->todo, entry) {
+		if (todo == job)
+			break;
+	}
+	if (todo)
+		STAILQ_REMOVE(&pool->todo, job, job, entry);
+	pthread_mutex_unlock(&pool->lock);
+	return todo;
+}
+
 void pool_free(struct pool *pool)
 {
 	unsigned int i;

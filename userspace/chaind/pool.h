@@ -8,6 +8,7 @@
 #ifndef CHAIND_POOL_H
 #define CHAIND_POOL_H
 
+#include <stdbool.h>
 #include <sys/queue.h>
 
 #include <systemd/sd-event.h>
@@ -25,6 +26,9 @@ int pool_new(struct pool **pool, sd_event *event, unsigned int nr_threads);
 
 /* Main thread only; the caller keeps @job until its done() is called. */
 void pool_submit(struct pool *pool, struct job *job);
+
+/* Likewise.  Takes back a job; false: it runs or ran, done() will be called. */
+bool pool_cancel(struct pool *pool, struct job *job);
 
 /*
  * For the end of the program: waits for the jobs that are running.  No further

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Looking sectors up in index and cache.  Main thread only; no state. */
+#include "bypass.h"
 #include "resolve.h"
 
-/* Store 0 of every table is the cache. */
+/* In every table. */
 #define CACHE_STORE	0
 
 void resolve_start(struct resolve *res, struct cache *cache,
@@ -15,6 +16,7 @@ void resolve_start(struct resolve *res, struct cache *cache,
 	res->objects = objects;
 	res->pos = sector;
 	res->end = sector + nr_sectors;
+	res->has_bypass = false;
 	res->ext = qc2_index_find(idx, sector);
 }
 
@@ -51,9 +53,14 @@ static void data_piece(struct resolve *res, struct piece *piece,
 		piece->kind = PIECE_MISSING;
 		return;
 	}
+	if (slot == QC2_SLOT_ZERO) {
+		piece->kind = PIECE_ZERO;
+		return;
+	}
 	piece->kind = PIECE_CACHED;
 	piece->slot = slot;
-	piece->cache_sector = (uint64_t)slot * QC2_BLOCK_SECTORS +
+	piece->store = slot < CACHE_BYPASS ? CACHE_STORE : BYPASS_STORE;
+	piece->store_sector = (uint64_t)(slot % CACHE_BYPASS) * QC2_BLOCK_SECTORS +
 			      piece->offset % QC2_BLOCK_BYTES / 512;
 }
 
@@ -101,13 +108,14 @@ unsigned int resolve_runs(struct resolve *res, struct qc2_run *runs,
 		struct qc2_run run = {
 			.sector = piece.sector,
 			.nr_sectors = piece.nr_sectors,
-			.store = piece.kind == PIECE_ZERO ? QC2_STORE_ZERO :
-							    CACHE_STORE,
-			.store_sector = piece.cache_sector,
+			.store = piece.kind == PIECE_ZERO ? QC2_STORE_ZERO : piece.store,
+			.store_sector = piece.store_sector,
 		};
 
 		if (piece.kind == PIECE_MISSING ||
-		    (piece.kind == PIECE_CACHED && cache_is_marked(res->cache, piece.slot)))
+		    (piece.kind == PIECE_CACHED && piece.store == BYPASS_STORE &&
+		     !res->has_bypass) ||
+		    (piece.kind == PIECE_CACHED && cache_is_hidden(res->cache, piece.slot)))
 			continue;
 		if (nr && joins(&runs[nr - 1], &run)) {
 			runs[nr - 1].nr_sectors += run.nr_sectors;

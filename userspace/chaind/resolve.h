@@ -28,8 +28,9 @@ struct piece {
 	uint64_t nr_sectors;
 	uint32_t object;	/* not for PIECE_ZERO; number in the chain */
 	uint64_t offset;	/* in it, bytes; likewise */
-	uint64_t cache_sector;	/* PIECE_CACHED: on the cache device */
-	uint32_t slot;		/* likewise */
+	uint32_t slot;		/* PIECE_CACHED: see cache_lookup() */
+	uint32_t store;		/* likewise, and ... */
+	uint64_t store_sector;	/* ... where on it */
 };
 
 struct resolve {
@@ -38,6 +39,7 @@ struct resolve {
 	struct object *const *objects;	/* of the chain */
 	uint64_t pos, end;		/* sectors still to be looked at */
 	size_t ext;			/* extent that ends after pos */
+	bool has_bypass;		/* places there may be told; set by the caller */
 };
 
 /* Starts at @sector; @nr_sectors must lie within what the index knows. */

@@ -10,14 +10,15 @@
 
 #include "table.h"
 
-/* "CHAIN_ID TIP_DEV NR_STORES STORE_DEV..." */
-static int parse_store(const char *params, unsigned int *maj,
-		       unsigned int *min)
+/* "CHAIN_ID TIP_DEV NR_STORES STORE_DEV...": the first two, 0 for one that is not there. */
+static void parse_stores(const char *params, dev_t stores[2])
 {
-	unsigned int nr_stores;
+	unsigned int nr_stores, maj[2], min[2];
+	int n = sscanf(params, "%*s %*s %u %u:%u %u:%u", &nr_stores, &maj[0], &min[0],
+		       &maj[1], &min[1]);
 
-	return sscanf(params, "%*s %*s %u %u:%u", &nr_stores, maj, min) == 3 &&
-	       nr_stores ? 0 : -EINVAL;
+	stores[0] = n >= 3 && nr_stores ? makedev(maj[0], min[0]) : 0;
+	stores[1] = n == 5 && nr_stores > 1 ? makedev(maj[1], min[1]) : 0;
 }
 
 /*
@@ -52,10 +53,11 @@ static struct dm_task *query_table(unsigned int maj, unsigned int min,
 	return task;
 }
 
-int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err)
+int table_check_stores(uint32_t dev, dev_t cache, dev_t bypass, bool *has_bypass,
+		       struct qc2_err *err)
 {
 	unsigned int maj = dev >> 20, min = dev & 0xfffff;
-	unsigned int store_maj = 0, store_min = 0;
+	dev_t stores[2] = { 0 };
 	char *type = NULL, *params = NULL;
 	struct dm_task *task;
 	uint64_t start, len;
@@ -65,18 +67,20 @@ int table_check_store(uint32_t dev, dev_t cache, struct qc2_err *err)
 	if (!task)
 		return -EIO;
 	dm_get_next_target(task, NULL, &start, &len, &type, &params);
-	if (!type || strcmp(type, "qcow2chain") || !params ||
-	    parse_store(params, &store_maj, &store_min))
+	if (type && !strcmp(type, "qcow2chain") && params)
+		parse_stores(params, stores);
+	if (!stores[0])
 		ret = qc2_fail(err, EINVAL,
 			       "%u:%u: its table has no store device; the cache, %u:%u, must be the first",
 			       maj, min, major(cache), minor(cache));
-	else if (makedev(store_maj, store_min) != cache)
+	else if (stores[0] != cache)
 		ret = qc2_fail(err, EINVAL,
 			       "%u:%u: the first store device of its table is %u:%u, but the cache is %u:%u; was [cache] path changed, or the file replaced, while the disk was running?",
-			       maj, min, store_maj, store_min, major(cache),
+			       maj, min, major(stores[0]), minor(stores[0]), major(cache),
 			       minor(cache));
 	else
 		ret = 0;
+	*has_bypass = stores[1] == bypass;
 	dm_task_destroy(task);
 	return ret;
 }

@@ -33,6 +33,9 @@ static const struct key {
 	  .value = "/var/lib/qcow2chain/cache" },
 	{ "cache", "size", KEY_SIZE, FIELD(cache_size),
 	  1ULL << 20, 1ULL << 50, "10G" },
+	{ "cache", "index", KEY_TEXT, FIELD(cache_index), .value = "" },
+	{ "cache", "scrub_rate", KEY_SIZE, FIELD(cache_scrub_rate),
+	  0, 1ULL << 32, "1M" },
 	{ "tip", "dir", KEY_PATH, FIELD(tip_dir),
 	  .value = "/var/lib/qcow2chain/tips" },
 	{ "chain", "max_depth", KEY_NUMBER, FIELD(max_depth),
@@ -318,6 +321,7 @@ void qc2_config_free(struct qc2_config *cfg)
 	free(cfg->run_dir);
 	free(cfg->group);
 	free(cfg->cache_path);
+	free(cfg->cache_index);
 	free(cfg->tip_dir);
 	free(cfg->index_dir);
 	for (i = 0; i < cfg->nr_allow; i++)

@@ -23,6 +23,8 @@ struct qc2_config {
 	/* [cache] */
 	char *cache_path;		/* "path" */
 	uint64_t cache_size;		/* "size", bytes */
+	char *cache_index;		/* "index"; NULL: beside the cache's file */
+	uint64_t cache_scrub_rate;	/* "scrub_rate", bytes/s */
 	/* [tip] */
 	char *tip_dir;			/* "dir" */
 	/* [chain] */

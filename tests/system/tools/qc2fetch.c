@@ -49,7 +49,7 @@ enum mode { SEQ, RANDOM, SINGLE };
 struct cache {
 	struct cache_buf bufs[NR_BUFS], *unused[NR_BUFS];
 	unsigned int nr_unused;
-	STAILQ_HEAD(, cache_buf) writes;
+	TAILQ_HEAD(, cache_buf) writes;
 };
 
 struct read {
@@ -105,13 +105,17 @@ void cache_put_buf(struct cache_buf *buf)
 }
 
 /* It has been written when the event loop gets to it. */
+void cache_end_span(struct cache *c, struct cache_span *span)
+{
+}
+
 void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
-		 struct cache_span *span, unsigned int span_want, const bool *mark,
-		 const uint8_t *digest, void (*done)(void *arg, int ret), void *arg)
+		 struct cache_span *span, unsigned int span_want, enum space_class class,
+		 const bool *mark, const uint8_t *digest, void (*done)(void *arg, int ret), void *arg)
 {
 	buf->done = done;
 	buf->arg = arg;
-	STAILQ_INSERT_TAIL(&cache.writes, buf, entry);
+	TAILQ_INSERT_TAIL(&cache.writes, buf, entry);
 	sd_event_source_set_enabled(next_source, SD_EVENT_ONESHOT);
 }
 
@@ -119,8 +123,8 @@ static void end_writes(void)
 {
 	struct cache_buf *buf;
 
-	while ((buf = STAILQ_FIRST(&cache.writes))) {
-		STAILQ_REMOVE_HEAD(&cache.writes, entry);
+	while ((buf = TAILQ_FIRST(&cache.writes))) {
+		TAILQ_REMOVE(&cache.writes, buf, entry);
 		cache_put_buf(buf);
 		buf->done(buf->arg, 0);
 	}
@@ -134,7 +138,7 @@ static void make_cache(void)
 
 	if (mem == MAP_FAILED)
 		die("out of memory");
-	STAILQ_INIT(&cache.writes);
+	TAILQ_INIT(&cache.writes);
 	for (i = 0; i < NR_BUFS; i++) {
 		cache.bufs[i].mem = mem + (size_t)i * QC2_BLOCK_BYTES;
 		cache_put_buf(&cache.bufs[i]);

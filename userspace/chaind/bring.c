@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Bringing blocks.  Main thread only. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bring.h"
+#include "cache.h"
+#include "chaind.h"
+#include "miss.h"
+
+struct bring {
+	struct chaind *chaind;
+	enum fetch_class class;
+	struct fetch_stats *stats;
+	unsigned int nr;
+	struct block *blocks[];
+};
+
+static void fetch(struct bring *b, struct block **blocks, unsigned int nr)
+{
+	int ret = fetch_start(b->chaind->fetcher, b->class, blocks, nr, b->stats);
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		if (ret)
+			miss_block_done(blocks[i], ret);
+		else if (!LIST_EMPTY(&blocks[i]->waiters))
+			fetch_want(blocks[i]);		/* since it was looked for */
+	}
+}
+
+static bool is_here(struct bring *b, struct block *block)
+{
+	struct cache *cache = b->chaind->cache;
+	uint32_t slot = cache_lookup(cache, block->obj, block->nr);
+
+	if (slot == CACHE_NO_SLOT)
+		return false;
+	if (block->marked)
+		cache_set_mark(cache, slot);
+	b->stats->local++;
+	return true;
+}
+
+static void probed(void *arg)
+{
+	struct bring *b = arg;
+	unsigned int i = 0, first;
+
+	while (i < b->nr) {
+		for (first = i; i < b->nr && !is_here(b, b->blocks[i]); i++)
+			;
+		if (i > first)
+			fetch(b, b->blocks + first, i - first);
+		if (i < b->nr)
+			miss_block_done(b->blocks[i++], 0);
+	}
+	fetch_stats_put(b->stats);
+	free(b);
+}
+
+int bring_start(struct chaind *chaind, enum fetch_class class, struct block **blocks,
+		unsigned int nr, struct fetch_stats *stats)
+{
+	struct bring *b = calloc(1, sizeof(*b) + nr * sizeof(*blocks));
+
+	if (!b)
+		return -ENOMEM;
+	b->chaind = chaind;
+	b->class = class;
+	b->stats = stats;
+	b->nr = nr;
+	memcpy(b->blocks, blocks, nr * sizeof(*blocks));
+	if (cache_probe(chaind->cache, b->blocks, nr, probed, b)) {
+		stats->refs++;
+		return 0;
+	}
+	free(b);
+	return fetch_start(chaind->fetcher, class, blocks, nr, stats);
+}

@@ -1,0 +1,946 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The index of the cache: opening it, writing changes, evicting.
+ *
+ * Changes are gathered for a second, or until room is needed.  Then a job makes the data
+ * durable and writes them in one transaction; one job at a time, so they are in order.
+ * If that fails the changes stay, and it is tried again; when they become too many, what
+ * is fetched goes to the bypass.  An index that is damaged is removed, and the cache is
+ * empty.
+ *
+ * Main thread only, but for the jobs.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cache_dev.h"
+#include "cache_impl.h"
+#include "forget.h"
+
+#define COMMIT_AFTER_US	1000000
+#define RETRY_US	5000000
+#define BAD_AFTER_US	60000000
+#define MAX_CHANGES	65536		/* that wait */
+#define MAX_FORGOTTEN	64		/* chunks at once ... */
+#define MAX_DOOMED	(QC2_MAX_RANGES - MAX_FORGOTTEN)	/* ... and others */
+#define MAX_EVICTED	16
+#define BEYOND		1024		/* slots that are removed at once */
+#define MAX_TRIES	12		/* with an I/O error of the index */
+#define TICK_US		1000000
+
+struct commit {
+	struct job job;
+	struct cache *cache;
+	bool open;			/* the index is opened first */
+	bool remove;			/* and removed before */
+	bool trusted;
+	uint64_t names, zeros;		/* that the index has then ... */
+	bool counted;			/* ... if it is known */
+	struct changes changes;
+	uint64_t retry_us;		/* it failed, and is tried again then; 0: it runs */
+	unsigned int tries;
+	struct index_name *gone;
+	unsigned int nr_gone, max_gone;
+	bool no_memory;
+	int ret;
+	struct qc2_err err;
+};
+
+/* Kernels are made to forget ... */
+struct forgetting {
+	struct job job;
+	struct cache *cache;
+	bool all;			/* ... everything, or */
+	struct chunk *chunks[MAX_FORGOTTEN];	/* ... these, which are cold then, and */
+	unsigned int nr_chunks;
+	struct doomed *doomed;		/* ... these, which are removed from the index then */
+	unsigned int nr_doomed;
+	struct qc2_range *ranges;
+	unsigned int nr_ranges;
+	uint32_t epoch;
+	uint64_t retry_us;		/* likewise */
+	int ret;
+	struct qc2_err err;
+};
+
+/* Room for one more in an array. */
+static bool grow(void *array, unsigned int nr, unsigned int *max, size_t size)
+{
+	void **p = array, *more;
+
+	if (nr < *max)
+		return true;
+	more = reallocarray(*p, *max ? 2 * *max : 64, size);
+	if (!more)
+		return false;
+	*p = more;
+	*max = *max ? 2 * *max : 64;
+	return true;
+}
+
+static void free_changes(struct changes *c)
+{
+	free(c->blocks);
+	free(c->names);
+	free(c->doomed);
+	free(c->disowned);
+	*c = (struct changes){ 0 };
+}
+
+static void wake_commit(struct cache *cache)
+{
+	if (!cache->commit_at_us)
+		cache->commit_at_us = now_us() + COMMIT_AFTER_US;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Changes
+ * ---------------------------------------------------------------------------
+ */
+
+bool commit_block(struct cache *cache, uint32_t slot, const uint8_t *digest)
+{
+	struct changes *c = &cache->changes;
+
+	if (!grow(&c->blocks, c->nr_blocks, &c->max_blocks, sizeof(*c->blocks)))
+		return false;
+	c->blocks[c->nr_blocks].slot = slot;
+	memcpy(c->blocks[c->nr_blocks++].digest, digest, QC2_DIGEST_LEN);
+	wake_commit(cache);
+	return true;
+}
+
+bool commit_name(struct cache *cache, struct object *obj, uint32_t block, uint32_t slot)
+{
+	struct changes *c = &cache->changes;
+
+	if (!grow(&c->names, c->nr_names, &c->max_names, sizeof(*c->names)) ||
+	    names_add(&obj->names, block, slot))
+		return false;
+	c->names[c->nr_names++] = (struct new_name){ object_ref(obj), block, slot, 0 };
+	cache->names++;
+	cache->zeros += slot == QC2_SLOT_ZERO;
+	wake_commit(cache);
+	return true;
+}
+
+static bool add_doomed(struct cache *cache, const struct doomed *doomed)
+{
+	struct changes *c = &cache->changes;
+
+	if (!grow(&c->doomed, c->nr_doomed, &c->max_doomed, sizeof(*c->doomed)))
+		return false;
+	c->doomed[c->nr_doomed++] = *doomed;
+	wake_commit(cache);
+	return true;
+}
+
+void cache_disown(struct cache *cache, struct object *obj)
+{
+	struct changes *c = &cache->changes;
+	unsigned int i, nr = 0;
+
+	names_drop(&obj->names);
+	for (i = 0; i < c->nr_names; i++) {
+		if (c->names[i].obj == obj)
+			object_put(obj);
+		else
+			c->names[nr++] = c->names[i];
+	}
+	c->nr_names = nr;
+	if (!grow(&c->disowned, c->nr_disowned, &c->max_disowned, sizeof(*c->disowned))) {
+		obj->names.wrong++;	/* for as long as it lives */
+		return;
+	}
+	obj->names.wrong++;
+	obj->names.disowned++;
+	c->disowned[c->nr_disowned++] = object_ref(obj);
+	cache->commit_at_us = now_us();
+}
+
+static void end_disowned(struct object *obj)
+{
+	obj->names.wrong--;
+	object_put(obj);
+}
+
+bool commit_is_behind(const struct cache *cache)
+{
+	return cache->changes.nr_names > MAX_CHANGES;
+}
+
+/* The name is in the index, or will not be. */
+static void end_name(struct new_name *name)
+{
+	names_written(&name->obj->names, name->block);
+	object_put(name->obj);
+}
+
+static bool still_filled(const struct cache *cache, uint32_t slot)
+{
+	return slot == QC2_SLOT_ZERO ||
+	       (slot < cache->space.nr_slots &&
+		chunk_of(&cache->space, slot)->filled & slot_bit(slot));
+}
+
+/* What was removed again before it was written. */
+static void drop_void(struct cache *cache, struct changes *c)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < c->nr_blocks; i++) {
+		if (still_filled(cache, c->blocks[i].slot))
+			c->blocks[nr++] = c->blocks[i];
+	}
+	c->nr_blocks = nr;
+	for (i = nr = 0; i < c->nr_names; i++) {
+		struct new_name *name = &c->names[i];
+
+		if (still_filled(cache, name->slot)) {
+			c->names[nr++] = *name;
+			continue;
+		}
+		names_remove(&name->obj->names, name->block, name->slot);
+		end_name(name);
+	}
+	c->nr_names = nr;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Jobs
+ * ---------------------------------------------------------------------------
+ */
+
+static void on_gone(void *arg, const struct index_name *name)
+{
+	struct commit *commit = arg;
+
+	if (!grow(&commit->gone, commit->nr_gone, &commit->max_gone, sizeof(*commit->gone)))
+		commit->no_memory = true;
+	else
+		commit->gone[commit->nr_gone++] = *name;
+}
+
+struct load {
+	struct commit *commit;
+	struct cache_index *index;
+	uint32_t beyond[BEYOND];	/* slots to be removed */
+	unsigned int nr_beyond;
+};
+
+static int remove_beyond(struct load *load)
+{
+	int ret = cache_index_commit(load->index, load->beyond, load->nr_beyond, NULL, NULL,
+				     NULL, 0, NULL, 0, &load->commit->err);
+
+	load->nr_beyond = 0;
+	return ret;
+}
+
+/*
+ * Which slots are filled; the main thread has no other use of the space now.  The cache
+ * may have been greater: what was behind its end is something else when it is again.
+ */
+static int load_slot(void *arg, uint32_t slot)
+{
+	struct load *load = arg;
+	struct cache *cache = load->commit->cache;
+
+	if (slot < cache->space.nr_slots && slot != CACHE_SUPER_SLOT) {
+		space_load(&cache->space, slot, !load->commit->trusted);
+		return 0;
+	}
+	load->beyond[load->nr_beyond++] = slot;
+	return load->nr_beyond < BEYOND ? 0 : remove_beyond(load);
+}
+
+static int open_index(struct commit *commit)
+{
+	struct load load = { .commit = commit };
+	struct cache *cache = commit->cache;
+	struct cache_index *index;
+	uint64_t blocks;
+	int ret = 0;
+
+	pthread_rwlock_wrlock(&cache->index_lock);
+	index = cache->index;
+	cache->index = NULL;
+	pthread_rwlock_unlock(&cache->index_lock);
+	cache_index_close(index, false);
+	if (commit->remove)
+		ret = cache_index_remove(cache->index_path, &commit->err);
+	if (!ret)
+		ret = cache_index_open(&index, cache->index_path, cache->id,
+				       &commit->trusted, &commit->err);
+	if (ret)
+		return ret;
+	load.index = index;
+	ret = cache_index_each(index, load_slot, &load, &commit->err);
+	if (!ret && load.nr_beyond)
+		ret = remove_beyond(&load);
+	if (!ret)
+		ret = cache_index_count(index, &commit->names, &commit->zeros, &blocks,
+					&commit->err);
+	if (!ret)
+		ret = cache_index_tidy(index, &commit->err);
+	if (ret) {
+		cache_index_close(index, false);
+		return ret;
+	}
+	pthread_rwlock_wrlock(&cache->index_lock);
+	cache->index = index;
+	pthread_rwlock_unlock(&cache->index_lock);
+	return 0;
+}
+
+static int find_ids(struct commit *commit)
+{
+	struct changes *c = &commit->changes;
+	char url[1024];
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < c->nr_names; i++) {
+		struct new_name *name = &c->names[i];
+
+		if (name->id)
+			continue;
+		/* Often several of one object follow each other. */
+		if (i && name[-1].obj == name->obj) {
+			name->id = name[-1].id;
+			continue;
+		}
+		/* A query may have a signature in it. */
+		snprintf(url, sizeof(url), "%.*s", (int)strcspn(name->obj->url, "?"),
+			 name->obj->url);
+		ret = cache_index_object(commit->cache->index, name->obj->key, url, true,
+					 &name->id, &commit->err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int disown(struct commit *commit)
+{
+	struct cache_index *index = commit->cache->index;
+	const struct changes *c = &commit->changes;
+	int ret = 0;
+	unsigned int i;
+
+	for (i = 0; i < c->nr_disowned && !ret; i++) {
+		int64_t id;
+
+		ret = cache_index_object(index, c->disowned[i]->key, "", false, &id, &commit->err);
+		if (!ret && id)
+			ret = cache_index_disown(index, id, &commit->err);
+	}
+	return ret;
+}
+
+static int write_changes(struct commit *commit)
+{
+	struct changes *c = &commit->changes;
+	struct cache *cache = commit->cache;
+	struct index_name *names = calloc(c->nr_names + 1, sizeof(*names));
+	uint32_t *evicted = calloc((c->nr_doomed + 1) * CHUNK_SLOTS, sizeof(*evicted));
+	unsigned int nr_evicted = 0, i, j;
+	int ret = -ENOMEM;
+
+	if (!names || !evicted)
+		goto out;
+	for (i = 0; i < c->nr_names; i++)
+		names[i] = (struct index_name){ c->names[i].id, c->names[i].block,
+						c->names[i].slot };
+	for (i = 0; i < c->nr_doomed; i++) {
+		for (j = 0; j < CHUNK_SLOTS; j++) {
+			if (c->doomed[i].slots & 1ULL << j)
+				evicted[nr_evicted++] =
+					first_slot(&cache->space, c->doomed[i].chunk) + j;
+		}
+	}
+	ret = cache_index_commit(cache->index, evicted, nr_evicted, on_gone, commit,
+				 c->blocks, c->nr_blocks, names, c->nr_names, &commit->err);
+	if (!ret && commit->no_memory)
+		ret = -EUCLEAN;		/* names in memory may be of other content */
+out:
+	free(names);
+	free(evicted);
+	return ret == -ENOMEM ? qc2_fail(&commit->err, ENOMEM, "out of memory") : ret;
+}
+
+static void commit_run(struct job *job)
+{
+	struct commit *commit = (struct commit *)job;
+	struct cache *cache = commit->cache;
+	struct qc2_err err;
+	uint64_t blocks;
+
+	commit->nr_gone = 0;
+	commit->no_memory = false;
+	commit->ret = commit->open ? open_index(commit) : 0;
+	if (commit->ret || commit->open)
+		return;
+	if (commit->changes.nr_blocks && fdatasync(cache->fd))
+		commit->ret = qc2_fail(&commit->err, errno, "%s: %s", cache->device,
+				       strerror(errno));
+	if (!commit->ret)
+		commit->ret = disown(commit);
+	if (!commit->ret)
+		commit->ret = find_ids(commit);
+	if (!commit->ret)
+		commit->ret = write_changes(commit);
+	/* Without them the counts are those of before: what was written is not written again. */
+	commit->counted = !commit->ret && !cache_index_count(cache->index, &commit->names,
+							     &commit->zeros, &blocks, &err);
+}
+
+static void commit_done(struct job *job);
+
+static void submit_commit(struct commit *commit)
+{
+	commit->retry_us = 0;
+	commit->ret = -EINPROGRESS;
+	pool_submit(commit->cache->commit_pool, &commit->job);
+}
+
+static bool start_job(struct cache *cache, bool open, bool remove)
+{
+	struct commit *commit = calloc(1, sizeof(*commit));
+
+	if (!commit)
+		return false;		/* the next tick tries again */
+	commit->job.run = commit_run;
+	commit->job.done = commit_done;
+	commit->cache = cache;
+	commit->open = open;
+	commit->remove = remove;
+	if (!open) {
+		drop_void(cache, &cache->changes);
+		commit->changes = cache->changes;
+		cache->changes = (struct changes){ 0 };
+		cache->commit_at_us = 0;
+	}
+	cache->commit = commit;
+	submit_commit(commit);
+	return true;
+}
+
+static void end_doomed(struct cache *cache, const struct doomed *doomed)
+{
+	struct space *space = &cache->space;
+	uint32_t first = first_slot(space, doomed->chunk);
+	unsigned int i;
+
+	if (doomed->chunk->state == CHUNK_GONE)
+		return;
+	if (doomed->evicted) {
+		cache->evictions += __builtin_popcountll(doomed->slots);
+		space_evicted(space, doomed->chunk, doomed->slots);
+		return;
+	}
+	space_release(space, doomed->chunk, doomed->slots);
+	for (i = 0; doomed->bad && i < CHUNK_SLOTS; i++) {
+		if (doomed->slots & 1ULL << i)
+			space_set_bad(space, first + i);
+	}
+}
+
+static void changes_written(struct commit *commit)
+{
+	struct changes *c = &commit->changes;
+	struct cache *cache = commit->cache;
+	unsigned int i;
+
+	for (i = 0; i < c->nr_names; i++) {
+		/* Without memory its names are loaded another time. */
+		names_set_object(&c->names[i].obj->names, c->names[i].id);
+		end_name(&c->names[i]);
+	}
+	for (i = 0; i < commit->nr_gone; i++) {
+		struct cache_names *names = names_find(commit->gone[i].object);
+
+		if (names)
+			names_remove(names, commit->gone[i].block, commit->gone[i].slot);
+	}
+	for (i = 0; i < c->nr_doomed; i++)
+		end_doomed(cache, &c->doomed[i]);
+	for (i = 0; i < c->nr_disowned; i++)
+		end_disowned(c->disowned[i]);
+	free_changes(c);
+	if (!commit->counted)
+		return;
+	cache->names = commit->names + cache->changes.nr_names;
+	cache->zeros = commit->zeros;
+	for (i = 0; i < cache->changes.nr_names; i++)
+		cache->zeros += cache->changes.names[i].slot == QC2_SLOT_ZERO;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Starting, and starting empty
+ * ---------------------------------------------------------------------------
+ */
+
+/* They are not written. */
+static void drop_changes(struct changes *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_names; i++)
+		end_name(&c->names[i]);
+	for (i = 0; i < c->nr_disowned; i++)
+		end_disowned(c->disowned[i]);
+	free_changes(c);
+}
+
+static void free_commit(struct commit *commit)
+{
+	drop_changes(&commit->changes);
+	free(commit->gone);
+	free(commit);
+}
+
+static void submit_forget(struct forgetting *f)
+{
+	f->retry_us = 0;
+	pool_submit(f->cache->forget_pool, &f->job);
+}
+
+static void forget_run(struct job *job);
+static void forget_done(struct job *job);
+
+static struct forgetting *forgetting_new(struct cache *cache)
+{
+	struct forgetting *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->ranges = calloc(QC2_MAX_RANGES, sizeof(*f->ranges));
+	f->doomed = calloc(MAX_DOOMED, sizeof(*f->doomed));
+	if (!f->ranges || !f->doomed) {
+		free(f->ranges);
+		free(f->doomed);
+		free(f);
+		return NULL;
+	}
+	f->job.run = forget_run;
+	f->job.done = forget_done;
+	f->cache = cache;
+	f->epoch = cache->epoch;
+	return f;
+}
+
+static void free_forgetting(struct forgetting *f)
+{
+	free(f->ranges);
+	free(f->doomed);
+	free(f);
+}
+
+/* Both have to be done: the index is loaded, and kernels know nothing. */
+static void now_ready(struct cache *cache)
+{
+	if (!cache->index_open || !cache->forgot_all)
+		return;
+	chunk_of(&cache->space, CACHE_SUPER_SLOT)->taken |= slot_bit(CACHE_SUPER_SLOT);
+	space_start(&cache->space);
+	cache->ready = true;
+	cache_writes_go_on(cache);
+}
+
+static void forget_all(struct cache *cache)
+{
+	struct forgetting *f = forgetting_new(cache);
+
+	if (!f)
+		return;			/* the next tick tries again */
+	f->all = true;
+	f->ranges[0].nr_sectors = cache->device_size / 512;
+	f->nr_ranges = 1;
+	cache->forgetting = f;
+	submit_forget(f);
+}
+
+/* The index is opened, and kernels forget all of the cache; see cache.h. */
+static void start(struct cache *cache, bool remove)
+{
+	forget_all(cache);
+	start_job(cache, true, remove);
+}
+
+/* Slots that are being written are not used for anything else. */
+static void clear_space(struct cache *cache)
+{
+	struct space *space = &cache->space;
+	struct cache_buf *buf;
+
+	space_clear(space, space->nr_slots, space->clock + 1);
+	TAILQ_FOREACH(buf, &cache->writing, entry) {
+		if (buf->slot < space->nr_slots)
+			chunk_of(space, buf->slot)->taken |= slot_bit(buf->slot);
+	}
+}
+
+/* The index is lost. */
+static void start_empty(struct cache *cache)
+{
+	log_err("cache %s: the index %s is lost; all is fetched anew", cache->path,
+		cache->index_path);
+	cache->ready = false;
+	cache->index_open = false;
+	cache->forgot_all = false;
+	cache->epoch++;
+	cache->spans++;
+	if (cache->forgetting && cache->forgetting->retry_us)
+		free_forgetting(cache->forgetting);
+	cache->forgetting = NULL;	/* one that runs sees the epoch */
+	names_forget_all();
+	drop_changes(&cache->changes);
+	cache->commit_at_us = 0;
+	cache->nr_to_forget = 0;
+	cache->names = 0;
+	cache->zeros = 0;
+	clear_space(cache);
+	start(cache, true);
+}
+
+static void commit_failed(struct commit *commit)
+{
+	struct cache *cache = commit->cache;
+
+	snprintf(cache->index_trouble, sizeof(cache->index_trouble), "%.240s", commit->err.msg);
+	if (log_allowed(&cache->index_limit))
+		log_err("cache %s: %s; trying again", cache->path, commit->err.msg);
+	commit->tries++;
+	if (commit->ret == -EUCLEAN ||
+	    (commit->ret == -EIO && commit->tries >= MAX_TRIES && !commit->open)) {
+		cache->commit = NULL;
+		if (commit->open) {
+			clear_space(cache);
+			start_job(cache, true, true);
+		} else {
+			start_empty(cache);
+		}
+		free_commit(commit);
+		return;
+	}
+	/* What was loaded of it so far. */
+	if (commit->open)
+		clear_space(cache);
+	commit->retry_us = now_us() + RETRY_US;
+}
+
+static void commit_done(struct job *job)
+{
+	struct commit *commit = (struct commit *)job;
+	struct cache *cache = commit->cache;
+
+	if (commit->ret) {
+		commit_failed(commit);
+		return;
+	}
+	cache->index_trouble[0] = '\0';
+	cache->commit = NULL;
+	if (commit->open) {
+		cache->index_open = true;
+		cache->names = commit->names;
+		cache->zeros = commit->zeros;
+		log_info("cache %s: %u blocks of %u are filled%s", cache->path,
+			 cache->space.nr_filled, cache->space.nr_slots,
+			 commit->trusted ? "" : "; each is compared before it is used");
+		now_ready(cache);
+		probes_go_on(cache);
+	} else {
+		changes_written(commit);
+	}
+	free_commit(commit);
+	commit_evict(cache);
+	cache_writes_go_on(cache);
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Forgetting and evicting
+ * ---------------------------------------------------------------------------
+ */
+
+static int by_sector(const void *a, const void *b)
+{
+	const struct qc2_range *x = a, *y = b;
+
+	return (x->sector > y->sector) - (x->sector < y->sector);
+}
+
+static void add_range(struct forgetting *f, uint32_t slot, uint32_t nr)
+{
+	f->ranges[f->nr_ranges++] = (struct qc2_range){
+		.sector = (uint64_t)slot * QC2_BLOCK_SECTORS,
+		.nr_sectors = (uint64_t)nr * QC2_BLOCK_SECTORS,
+	};
+}
+
+/* Sorted, without overlap. */
+static void order_ranges(struct forgetting *f)
+{
+	unsigned int i, nr = 0;
+
+	qsort(f->ranges, f->nr_ranges, sizeof(*f->ranges), by_sector);
+	for (i = 0; i < f->nr_ranges; i++) {
+		const struct qc2_range *r = &f->ranges[i];
+		struct qc2_range *last = nr ? &f->ranges[nr - 1] : NULL;
+		uint64_t end = r->sector + r->nr_sectors;
+
+		if (last && r->sector <= last->sector + last->nr_sectors) {
+			if (end > last->sector + last->nr_sectors)
+				last->nr_sectors = end - last->sector;
+			continue;
+		}
+		f->ranges[nr++] = *r;
+	}
+	f->nr_ranges = nr;
+}
+
+static void start_forgetting(struct cache *cache)
+{
+	struct forgetting *f;
+	struct chunk *chunk;
+
+	if (cache->forgetting || !cache->ready)
+		return;
+	if (!cache->nr_to_forget && !space_wants_cold(&cache->space))
+		return;
+	f = forgetting_new(cache);
+	if (!f)
+		return;			/* the next tick tries again */
+	while (f->nr_chunks < MAX_FORGOTTEN && (chunk = space_next_cold(&cache->space))) {
+		f->chunks[f->nr_chunks++] = chunk;
+		add_range(f, first_slot(&cache->space, chunk), CHUNK_SLOTS);
+	}
+	while (f->nr_doomed < MAX_DOOMED && cache->nr_to_forget) {
+		const struct doomed *doomed = &cache->to_forget[--cache->nr_to_forget];
+
+		f->doomed[f->nr_doomed++] = *doomed;
+		if (doomed->slots & (doomed->slots - 1))
+			add_range(f, first_slot(&cache->space, doomed->chunk), CHUNK_SLOTS);
+		else
+			add_range(f, first_slot(&cache->space, doomed->chunk) +
+				  __builtin_ctzll(doomed->slots), 1);
+	}
+	if (!f->nr_ranges) {
+		free_forgetting(f);
+		return;
+	}
+	order_ranges(f);
+	cache->forgetting = f;
+	submit_forget(f);
+}
+
+static void forget_run(struct job *job)
+{
+	struct forgetting *f = (struct forgetting *)job;
+
+	f->ret = forget_store(0, f->ranges, f->nr_ranges, &f->err);
+}
+
+static void forget_done(struct job *job)
+{
+	struct forgetting *f = (struct forgetting *)job;
+	struct cache *cache = f->cache;
+	unsigned int i;
+
+	if (f->epoch != cache->epoch) {
+		free_forgetting(f);
+		return;
+	}
+	if (f->ret) {
+		if (log_allowed(&cache->forget_limit))
+			log_err("cache %s: no room can be made, the kernel does not forget old blocks: %s",
+				cache->device, f->err.msg);
+		f->retry_us = now_us() + TICK_US;
+		return;
+	}
+	cache->forgetting = NULL;
+	if (f->all) {
+		cache->forgot_all = true;
+		now_ready(cache);
+	}
+	for (i = 0; i < f->nr_chunks; i++)
+		space_set_cold(&cache->space, f->chunks[i]);
+	for (i = 0; i < f->nr_doomed; i++) {
+		if (!add_doomed(cache, &f->doomed[i]))
+			log_err("cache: out of memory");	/* not used until the next start */
+	}
+	free_forgetting(f);
+	commit_evict(cache);
+}
+
+static void forget_slots(struct cache *cache, struct chunk *chunk, uint64_t slots, bool bad)
+{
+	if (!grow(&cache->to_forget, cache->nr_to_forget, &cache->max_to_forget,
+		  sizeof(*cache->to_forget))) {
+		log_err("cache: out of memory");		/* likewise */
+		return;
+	}
+	cache->to_forget[cache->nr_to_forget++] = (struct doomed){
+		.chunk = chunk, .slots = slots, .bad = bad,
+	};
+}
+
+void commit_drop(struct cache *cache, uint32_t slot, bool bad)
+{
+	struct chunk *chunk = chunk_of(&cache->space, slot);
+
+	if (!(chunk->filled & slot_bit(slot)))
+		return;
+	space_hide(&cache->space, slot);
+	forget_slots(cache, chunk, slot_bit(slot), bad);
+	start_forgetting(cache);
+}
+
+/* Whether anything still refers to what is behind the end of the cache. */
+static bool has_rests(const struct cache *cache)
+{
+	const struct cache_buf *buf;
+
+	TAILQ_FOREACH(buf, &cache->writing, entry) {
+		if (buf->slot >= cache->space.nr_slots)
+			return true;
+	}
+	return cache->nr_to_forget || cache->forgetting || cache->changes.nr_doomed ||
+	       cache->commit;
+}
+
+void commit_shrink(struct cache *cache)
+{
+	struct space *space = &cache->space;
+	uint64_t filled;
+
+	if (!cache->ready || !cache->shrinking)
+		return;
+	while (space->nr_slots > cache->target_slots && cache->nr_to_forget < MAX_FORGOTTEN &&
+	       !space_cut(space, &filled)) {
+		if (filled)
+			forget_slots(cache, &space->chunks[space->nr_chunks], filled, false);
+	}
+	start_forgetting(cache);
+	if (space->nr_slots > cache->target_slots || has_rests(cache))
+		return;			/* the next tick goes on */
+	cache_dev_trim(cache->path, (uint64_t)space->nr_slots * QC2_BLOCK_BYTES);
+	cache->shrinking = false;
+}
+
+void commit_evict(struct cache *cache)
+{
+	struct chunk *chunk;
+	unsigned int nr = 0;
+
+	if (!cache->ready)
+		return;
+	start_forgetting(cache);
+	while (nr < MAX_EVICTED && (chunk = space_next_victim(&cache->space))) {
+		struct doomed doomed = { .chunk = chunk, .evicted = true };
+
+		doomed.slots = space_evict(&cache->space, chunk, 0);
+		if (!doomed.slots)
+			continue;
+		if (!add_doomed(cache, &doomed)) {
+			log_err("cache: out of memory");
+			return;
+		}
+		nr++;
+		cache->commit_at_us = now_us();
+	}
+	if (cache->commit_at_us && cache->commit_at_us <= now_us() && !cache->commit)
+		start_job(cache, false, false);
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Time
+ * ---------------------------------------------------------------------------
+ */
+
+void commit_tick(struct cache *cache, uint64_t now)
+{
+	if (cache->commit && cache->commit->retry_us && cache->commit->retry_us <= now)
+		submit_commit(cache->commit);
+	if (cache->forgetting && cache->forgetting->retry_us &&
+	    cache->forgetting->retry_us <= now)
+		submit_forget(cache->forgetting);
+	if (!cache->index_open && !cache->commit)
+		start_job(cache, true, false);
+	if (!cache->forgot_all && !cache->forgetting)
+		forget_all(cache);
+	if (cache->space.nr_bad && now >= cache->retry_bad_us) {
+		if (cache->retry_bad_us)
+			space_retry_bad(&cache->space);
+		cache->retry_bad_us = now + BAD_AFTER_US;
+	}
+	commit_evict(cache);
+}
+
+int commit_setup(struct cache *cache, struct qc2_err *err)
+{
+	int ret = pool_new(&cache->commit_pool, cache->event, 1);
+
+	if (ret >= 0)
+		ret = pool_new(&cache->forget_pool, cache->event, 1);
+	if (ret < 0)
+		return qc2_fail(err, -ret, "cache: %s", strerror(-ret));
+	start(cache, false);
+	return 0;
+}
+
+/* What kernels were still to forget is damaged, perhaps: the index must not have it. */
+static bool doom_hidden(struct cache *cache)
+{
+	const struct forgetting *f = cache->forgetting;
+	bool ok = true;
+	unsigned int i;
+
+	for (i = 0; f && i < f->nr_doomed; i++)
+		ok &= add_doomed(cache, &f->doomed[i]);
+	for (i = 0; i < cache->nr_to_forget; i++)
+		ok &= add_doomed(cache, &cache->to_forget[i]);
+	return ok;
+}
+
+/* Writes all changes; false: not all. */
+static bool write_last(struct cache *cache)
+{
+	struct commit *commit = cache->commit, last = { .cache = cache };
+
+	/* One that had begun is over, its end was not looked at. */
+	if (commit && commit->ret == -EINPROGRESS)
+		commit_run(&commit->job);
+	if ((commit && commit->ret) || !doom_hidden(cache))
+		return false;
+	drop_void(cache, &cache->changes);
+	if (!cache->changes.nr_names && !cache->changes.nr_blocks &&
+	    !cache->changes.nr_doomed && !cache->changes.nr_disowned)
+		return true;
+	last.changes = cache->changes;
+	commit_run(&last.job);
+	free(last.gone);
+	return !last.ret;
+}
+
+void commit_finish(struct cache *cache)
+{
+	pool_free(cache->forget_pool);
+	pool_free(cache->commit_pool);
+	/* What was not compared yet must not be trusted the next time. */
+	cache_index_close(cache->index, cache->index_open && write_last(cache) &&
+			  !cache->space.nr_unverified && !fdatasync(cache->fd));
+	drop_changes(&cache->changes);
+	if (cache->commit)
+		free_commit(cache->commit);
+	if (cache->forgetting)
+		free_forgetting(cache->forgetting);
+	free(cache->to_forget);
+}
