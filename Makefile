@@ -93,6 +93,8 @@ $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
 	multi.o pool.o object.o cache_names.o origin.o replica.o log.o)
 $(BUILD)/tests/unit/test_plan: $(addprefix $(BUILD)/userspace/chaind/,plan.o object.o cache_names.o origin.o resolve.o log.o)
+$(BUILD)/tests/unit/test_live: $(addprefix $(BUILD)/userspace/chaind/,live.o object.o cache_names.o origin.o log.o)
+$(BUILD)/tests/unit/test_fill: $(addprefix $(BUILD)/userspace/chaind/,fill.o live.o plan.o object.o cache_names.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o cache_names.o origin.o log.o)
 $(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o cache_names.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a

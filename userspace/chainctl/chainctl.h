@@ -69,6 +69,7 @@ int chain_publish(struct ctl *ctl, struct qc2_err *err);
 int cache_resize(struct ctl *ctl, struct qc2_err *err);
 int cache_pin(struct ctl *ctl, struct qc2_err *err);
 int cache_unpin(struct ctl *ctl, struct qc2_err *err);
+int chain_pull(struct ctl *ctl, struct qc2_err *err);
 int tip_create(struct ctl *ctl, struct qc2_err *err);
 int tip_check(struct ctl *ctl, struct qc2_err *err);
 int tip_dump(struct ctl *ctl, struct qc2_err *err);
@@ -141,6 +142,14 @@ void out_text(FILE *f, const char *text);
 
 /* Prints a document on stdout and drops the reference to it. */
 int out_json(json_t *doc, struct qc2_err *err);
+
+/*
+ * How far something has come, in one line that is written over, if stderr is a terminal;
+ * @more goes behind it.  One thread at a time.
+ */
+void out_progress(const char *what, uint64_t done, uint64_t all, const char *more);
+/* Clears that line. */
+void out_progress_end(void);
 
 /* "chainctl: VERB: warning: ..." on stderr */
 void out_warn(const struct ctl *ctl, const char *fmt, ...)

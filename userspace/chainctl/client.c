@@ -24,6 +24,8 @@ struct call {
 	int fd;
 	int cancel_fd;
 	int64_t deadline_ms;	/* monotonic; negative: none */
+	char *buf;		/* what came and was not looked at yet */
+	size_t used, size;
 };
 
 static int64_t now_ms(void)
@@ -118,48 +120,55 @@ static int send_all(struct call *call, const char *buf, size_t len, struct qc2_e
 	return 0;
 }
 
-/* Reads up to the newline. */
-static int receive_line(struct call *call, char **line, size_t *len, struct qc2_err *err)
+/* Makes room for more bytes of a message. */
+static int grow(struct call *call, struct qc2_err *err)
 {
-	char *buf = NULL, *end = NULL;
-	size_t used = 0, size = 0;
+	size_t size = call->size ? 2 * call->size : 65536;
+	char *more = size <= REPLY_MAX ? realloc(call->buf, size) : NULL;
+
+	if (!more)
+		return qc2_fail(err, EBADE, "the answer of chaind is too long");
+	call->buf = more;
+	call->size = size;
+	return 0;
+}
+
+/* Reads up to the newline; what follows it stays in the buffer. */
+static int receive(struct call *call, json_t **message, struct qc2_err *err)
+{
+	json_error_t jerr;
+	size_t seen = 0;
+	char *end;
 	ssize_t n;
 	int ret;
 
-	while (!end) {
-		if (used == size) {
-			char *more = NULL;
-
-			size = size ? 2 * size : 65536;
-			if (size <= REPLY_MAX)
-				more = realloc(buf, size);
-			if (!more) {
-				ret = qc2_fail(err, EBADE, "the answer of chaind is too long");
-				goto fail;
-			}
-			buf = more;
-		}
-		n = recv(call->fd, buf + used, size - used, 0);
+	while (!(end = memchr(call->buf + seen, '\n', call->used - seen))) {
+		seen = call->used;
+		ret = call->used == call->size ? grow(call, err) : 0;
+		if (ret)
+			return ret;
+		n = recv(call->fd, call->buf + call->used, call->size - call->used, 0);
 		if (n > 0) {
-			end = memchr(buf + used, '\n', n);
-			used += n;
+			call->used += n;
 		} else if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 			ret = wait_for(call, POLLIN, -1, err);
 			if (ret)
-				goto fail;
+				return ret;
 		} else {
-			ret = qc2_fail(err, ENOTCONN,
-				       "chaind at %s went away before it answered; look at its log",
-				       call->path);
-			goto fail;
+			return qc2_fail(err, ENOTCONN,
+					"chaind at %s went away before it answered; look at its log",
+					call->path);
 		}
 	}
-	*line = buf;
-	*len = end - buf;
-	return 0;
-fail:
-	free(buf);
-	return ret;
+	*message = json_loadb(call->buf, end - call->buf, JSON_REJECT_DUPLICATES, &jerr);
+	call->used -= end + 1 - call->buf;
+	memmove(call->buf, end + 1, call->used);
+	if (json_is_object(*message))
+		return 0;
+	qc2_fail(err, EBADE, "the answer of chaind is no JSON object: %s",
+		 *message ? "another type" : jerr.text);
+	json_decref(*message);
+	return -EBADE;
 }
 
 /* Takes an answer apart; a refusal becomes our error. */
@@ -180,6 +189,49 @@ static int judge(json_t *reply, struct qc2_err *err)
 	return qc2_fail(err, errnum, "chaind refuses: %s", strerror(errnum));
 }
 
+static int do_call(struct call *call, json_t *request,
+		   void (*progress)(void *arg, const json_t *progress), void *arg,
+		   json_t **reply, struct qc2_err *err)
+{
+	json_t *message, *part;
+	char *text = NULL;
+	int ret;
+
+	if (request)
+		text = json_dumps(request, JSON_COMPACT);
+	json_decref(request);
+	if (!text)
+		return qc2_fail(err, ENOMEM, "no request could be made: not enough memory, or a name or path that is not UTF-8");
+
+	ret = grow(call, err);
+	if (!ret)
+		ret = connect_daemon(call, err);
+	if (!ret)
+		ret = send_all(call, text, strlen(text), err);
+	if (!ret)
+		ret = send_all(call, "\n", 1, err);
+	if (!ret)
+		ret = receive(call, &message, err);
+	while (!ret && progress && (part = json_object_get(message, "progress"))) {
+		progress(arg, part);
+		json_decref(message);
+		ret = receive(call, &message, err);
+	}
+	if (call->fd >= 0)
+		close(call->fd);
+	free(call->buf);
+	free(text);
+	if (ret)
+		return ret;
+
+	ret = judge(message, err);
+	if (!ret && reply)
+		*reply = message;
+	else
+		json_decref(message);
+	return ret;
+}
+
 int client_call(const char *socket_path, json_t *request, int limit_ms, int cancel_fd,
 		json_t **reply, struct qc2_err *err)
 {
@@ -189,43 +241,19 @@ int client_call(const char *socket_path, json_t *request, int limit_ms, int canc
 		.cancel_fd = cancel_fd,
 		.deadline_ms = limit_ms < 0 ? -1 : now_ms() + limit_ms,
 	};
-	char *text = NULL, *line = NULL;
-	json_error_t jerr;
-	json_t *answer = NULL;
-	size_t len = 0;
-	int ret;
 
-	if (request)
-		text = json_dumps(request, JSON_COMPACT);
-	json_decref(request);
-	if (!text)
-		return qc2_fail(err, ENOMEM, "no request could be made: not enough memory, or a name or path that is not UTF-8");
+	return do_call(&call, request, NULL, NULL, reply, err);
+}
 
-	ret = connect_daemon(&call, err);
-	if (!ret)
-		ret = send_all(&call, text, strlen(text), err);
-	if (!ret)
-		ret = send_all(&call, "\n", 1, err);
-	if (!ret)
-		ret = receive_line(&call, &line, &len, err);
-	if (call.fd >= 0)
-		close(call.fd);
-	free(text);
-	if (ret)
-		return ret;
+int client_follow(const char *socket_path, json_t *request,
+		  void (*progress)(void *arg, const json_t *progress), void *arg,
+		  json_t **reply, struct qc2_err *err)
+{
+	struct call call = {
+		.path = socket_path, .fd = -1, .cancel_fd = -1, .deadline_ms = -1,
+	};
 
-	answer = json_loadb(line, len, JSON_REJECT_DUPLICATES, &jerr);
-	free(line);
-	if (!json_is_object(answer))
-		ret = qc2_fail(err, EBADE, "the answer of chaind is no JSON object: %s",
-			       answer ? "another type" : jerr.text);
-	else
-		ret = judge(answer, err);
-	if (!ret && reply)
-		*reply = answer;
-	else
-		json_decref(answer);
-	return ret;
+	return do_call(&call, request, progress, arg, reply, err);
 }
 
 const char *client_str(const json_t *obj, const char *key)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Requests to chaind over its control socket: one connection, one JSON object
- * and one answer for each request.
+ * and one answer for each request; before that, for some, how far it has come.
  */
 #ifndef CHAINCTL_CLIENT_H
 #define CHAINCTL_CLIENT_H
@@ -31,6 +31,14 @@
  */
 int client_call(const char *socket_path, json_t *request, int limit_ms, int cancel_fd,
 		json_t **reply, struct qc2_err *err);
+
+/**
+ * client_follow() - the same, without a time limit, and being told meanwhile
+ * @progress: called with "progress" of each message that comes before the answer
+ */
+int client_follow(const char *socket_path, json_t *request,
+		  void (*progress)(void *arg, const json_t *progress), void *arg,
+		  json_t **reply, struct qc2_err *err);
 
 /* The members of an answer; "" and 0 if missing or of another type. */
 const char *client_str(const json_t *obj, const char *key);

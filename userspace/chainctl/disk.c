@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What start and stop share; see disk.h.
+ * What verbs that work on disks share; see disk.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include "disk.h"
 #include "holders.h"
 #include "loop.h"
+#include "url.h"
 
 int disk_check_name(const char *name, struct qc2_err *err)
 {
@@ -30,6 +31,32 @@ int disk_check_name(const char *name, struct qc2_err *err)
 	if (!strcmp(name, "control"))
 		return qc2_fail(err, EBADARG, "\"control\" is a name that device-mapper needs itself");
 	return 0;
+}
+
+char *disk_canonical_url(const char *url, struct qc2_err *err)
+{
+	struct qc2_top top;
+	char *text;
+
+	if (qc2_url_top(url, &top, err))
+		return NULL;
+	text = qc2_top_text(&top);
+	qc2_top_free(&top);
+	if (!text)
+		qc2_fail(err, ENOMEM, "out of memory");
+	return text;
+}
+
+int disk_check_url(const char *url, struct qc2_err *err)
+{
+	char *canonical;
+
+	if (*url == '/')
+		return qc2_fail(err, EBADARG,
+				"\"%s\" is a path, not a URL; did you mean file://%s ?", url, url);
+	canonical = disk_canonical_url(url, err);
+	free(canonical);
+	return canonical ? 0 : -EBADARG;
 }
 
 int disk_need_root(struct qc2_err *err)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What start and stop share: names, the lock on a name, removal of the mapped
+ * What verbs that work on disks share: names, URLs, the lock on a name, removal of the mapped
  * device, and the daemon's view of one disk.
  *
  * One chainctl at a time works on a name: a lock file, removed at the end, is
@@ -32,6 +32,12 @@ struct disk_lock_file {
 	int fd;
 	char *path;
 };
+
+/* The form in which URLs of top images are compared; NULL if it is none. */
+char *disk_canonical_url(const char *url, struct qc2_err *err);
+
+/* Is this the URL of a top image? */
+int disk_check_url(const char *url, struct qc2_err *err);
 
 int disk_need_root(struct qc2_err *err);
 

@@ -159,6 +159,15 @@ static const struct verb verbs[] = {
 "  Takes that back.\n",
 	},
 	{
+		.name = "pull", .title = "pull", .min_args = 1, .max_args = 1,
+		.takes = BIT(OPT_FORCE), .run = chain_pull,
+		.help =
+"chainctl pull IMAGE_URL [--force]\n"
+"  Brings all live data of the chain whose top image is at IMAGE_URL into the\n"
+"  cache of this host, as far as it is not there under any name.\n"
+"    --force                   even if the cache is too small for all of it\n",
+	},
+	{
 		.name = "tip", .subverb = "create", .title = "tip create",
 		.min_args = 1, .max_args = 1,
 		.takes = BIT(OPT_CHAIN_ID) | BIT(OPT_SIZE) | BIT(OPT_JOURNAL_SIZE) | BIT(OPT_FORCE),

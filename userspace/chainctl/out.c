@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Output: sizes for people, texts from outside, JSON documents, warnings.
+ * Output: sizes for people, texts from outside, JSON documents, progress, warnings.
  */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <linux/dm-qcow2chain.h>
 
@@ -44,12 +45,33 @@ int out_json(json_t *doc, struct qc2_err *err)
 
 	if (!doc)
 		return qc2_fail(err, ENOMEM, "no JSON could be made: not enough memory, or a path that is not UTF-8");
-	ret = json_dumpf(doc, stdout, JSON_INDENT(2));
+	ret = json_dumpf(doc, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	json_decref(doc);
 	if (ret)
 		return qc2_fail(err, EIO, "cannot write the output");
 	putchar('\n');
 	return 0;
+}
+
+void out_progress(const char *what, uint64_t done, uint64_t all, const char *more)
+{
+	static const char bar[] = "##############################";
+	const int width = sizeof(bar) - 1;
+	int part = all ? (double)done / all * width : 0;
+	char size[OUT_SIZE_LEN];
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	fprintf(stderr, "\r%s [%-*.*s] %3d %% of %s", what, width, part, bar,
+		all ? (int)((double)done / all * 100) : 0, out_size(size, all));
+	out_text(stderr, more);
+	fputs("\033[K", stderr);
+}
+
+void out_progress_end(void)
+{
+	if (isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
 }
 
 void out_warn(const struct ctl *ctl, const char *fmt, ...)

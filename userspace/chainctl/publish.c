@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "access.h"
 #include "manifest.h"
@@ -32,7 +31,6 @@ struct publishing {
 	const struct qc2_chain *chain;
 	struct qc2_store *store;
 	struct qc2_digests *digests;
-	bool show;			/* progress, to a terminal */
 	pthread_mutex_t lock;
 	/* Protected by @lock. */
 	size_t run;			/* the next blocks to read: in this run ... */
@@ -215,14 +213,6 @@ static bool take_piece(struct publishing *pub, struct piece *piece)
 	return true;
 }
 
-static void show_progress(const struct publishing *pub)
-{
-	if (pub->show)
-		fprintf(stderr, "\rreading %3zu %% of %zu MiB ",
-			100 * pub->nr_done / pub->digests->nr,
-			pub->digests->nr * QC2_DIGEST_BLOCK >> 20);
-}
-
 static void *reader(void *arg)
 {
 	struct publishing *pub = arg;
@@ -241,7 +231,8 @@ static void *reader(void *arg)
 			pub->err = err;
 		}
 		pub->nr_done += piece.nr;
-		show_progress(pub);
+		out_progress("reading", pub->nr_done * QC2_DIGEST_BLOCK,
+			     pub->digests->nr * QC2_DIGEST_BLOCK, "");
 	}
 	if (!piece.buf && !pub->ret)
 		pub->ret = qc2_fail(&pub->err, ENOMEM, "out of memory");
@@ -259,15 +250,13 @@ static int make_digests(struct publishing *pub, struct qc2_err *err)
 	ret = qc2_digests_new(pub->chain, &pub->digests, err);
 	if (ret)
 		return ret;
-	pub->show = isatty(STDERR_FILENO);
 	while (nr < NR_READERS && !pthread_create(&threads[nr], NULL, reader, pub))
 		nr++;
 	if (!nr)
 		reader(pub);
 	while (nr)
 		pthread_join(threads[--nr], NULL);
-	if (pub->show)
-		fputs("\r\033[K", stderr);
+	out_progress_end();
 	if (pub->ret)
 		*err = pub->err;
 	return pub->ret;

@@ -21,34 +21,6 @@
 #include "disk.h"
 #include "loop.h"
 #include "tip.h"
-#include "url.h"
-
-/* The form in which URLs are compared; NULL if it is none. */
-static char *canonical_url(const char *url, struct qc2_err *err)
-{
-	struct qc2_top top;
-	char *text;
-
-	if (qc2_url_top(url, &top, err))
-		return NULL;
-	text = qc2_top_text(&top);
-	qc2_top_free(&top);
-	if (!text)
-		qc2_fail(err, ENOMEM, "out of memory");
-	return text;
-}
-
-static int check_url(const char *url, struct qc2_err *err)
-{
-	char *canonical;
-
-	if (*url == '/')
-		return qc2_fail(err, EBADARG,
-				"\"%s\" is a path, not a URL; did you mean file://%s ?", url, url);
-	canonical = canonical_url(url, err);
-	free(canonical);
-	return canonical ? 0 : -EBADARG;
-}
 
 struct start {
 	struct ctl *ctl;
@@ -126,8 +98,8 @@ static int start_existing(const struct start *s, const char *uuid, const struct 
 	tip = client_str(disk, "tip");
 	if (s->ctl->tip)
 		want = realpath(s->ctl->tip, NULL);
-	is_url = canonical_url(url, NULL);
-	want_url = canonical_url(s->url, NULL);
+	is_url = disk_canonical_url(url, NULL);
+	want_url = disk_canonical_url(s->url, NULL);
 	if (!is_url || !want_url || strcmp(is_url, want_url))
 		ret = qc2_fail(err, EEXIST,
 			       "%s is started already, from %s; stop it first or choose another name",
@@ -486,7 +458,7 @@ int disk_start(struct ctl *ctl, struct qc2_err *err)
 
 	ret = disk_check_name(s.name, err);
 	if (!ret)
-		ret = check_url(s.url, err);
+		ret = disk_check_url(s.url, err);
 	if (!ret)
 		ret = disk_need_root(err);
 	if (!ret)

@@ -300,9 +300,10 @@ static json_t *cache_part(const json_t *cache)
 			 "trouble", json_object_get(cache, "trouble"));
 }
 
-static json_t *stores_part(const json_t *reply)
+/* What the daemon has a list of, as it is. */
+static json_t *list_of(const json_t *reply, const char *key)
 {
-	json_t *from = json_object_get(reply, "stores");
+	json_t *from = json_object_get(reply, key);
 
 	return json_is_array(from) ? json_incref(from) : json_array();
 }
@@ -321,6 +322,7 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 					      "pid", "error", why.msg));
 		json_object_set_new(doc, "cache", json_null());
 		json_object_set_new(doc, "stores", json_array());
+		json_object_set_new(doc, "pulls", json_array());
 		return;
 	}
 	json_object_set_new(doc, "daemon",
@@ -328,7 +330,8 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 				      client_str(reply, "version"), "pid",
 				      (json_int_t)client_u64(reply, "pid"), "error"));
 	json_object_set_new(doc, "cache", cache_part(json_object_get(reply, "cache")));
-	json_object_set_new(doc, "stores", stores_part(reply));
+	json_object_set_new(doc, "stores", list_of(reply, "stores"));
+	json_object_set_new(doc, "pulls", list_of(reply, "pulls"));
 	json_array_foreach(json_object_get(reply, "disks"), i, from) {
 		const char *name = client_str(from, "name");
 		json_t *disk;
@@ -504,10 +507,25 @@ static void print_cache(const json_t *cache)
 		print_field("trouble", client_str(cache, "trouble"));
 }
 
+static void print_pull(const json_t *pull)
+{
+	char a[OUT_SIZE_LEN], b[OUT_SIZE_LEN], c[OUT_SIZE_LEN];
+
+	fputs("pull of ", stdout);
+	out_text(stdout, client_str(pull, "url"));
+	if (client_u64(pull, "live_bytes"))
+		printf(": %s of %s local, %s fetched\n", human(a, pull, "done_bytes"),
+		       human(b, pull, "live_bytes"), human(c, pull, "fetched_bytes"));
+	else
+		puts(": opening the chain");
+	if (*client_str(pull, "stalled"))
+		print_field("stalled", client_str(pull, "stalled"));
+}
+
 int status_show(struct ctl *ctl, struct qc2_err *err)
 {
 	const char *only = ctl->arg[0];
-	json_t *doc, *disk, *daemon, *cache, *store;
+	json_t *doc, *disk, *daemon, *cache, *store, *pull;
 	size_t i;
 	int ret;
 
@@ -524,6 +542,8 @@ int status_show(struct ctl *ctl, struct qc2_err *err)
 		print_store(store);
 	if (json_is_object(cache))
 		print_cache(cache);
+	json_array_foreach(json_object_get(doc, "pulls"), i, pull)
+		print_pull(pull);
 	if (json_is_true(json_object_get(daemon, "running"))) {
 		printf("chaind: version %s, process %" PRIu64 "\n", client_str(daemon, "version"),
 		       client_u64(daemon, "pid"));

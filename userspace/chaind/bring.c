@@ -40,6 +40,10 @@ static bool is_here(struct bring *b, struct block *block)
 	if (block->marked)
 		cache_set_mark(cache, slot);
 	b->stats->local++;
+	if (slot == QC2_SLOT_ZERO)
+		block->came = CAME_ZERO;
+	else if (block->came != CAME_SAME)
+		block->came = CAME_BY_NAME;
 	return true;
 }
 

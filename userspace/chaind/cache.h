@@ -140,7 +140,7 @@ uint32_t cache_lookup(struct cache *cache, const struct object *obj, uint32_t bl
 
 /**
  * cache_probe() - look for blocks in the index
- * @blocks: @nr blocks of an object, numbers ascending by one
+ * @blocks: @nr blocks of an object, numbers ascending by one; the array stays until
  * @done: called from the event loop; cache_lookup() finds now what is here
  *
  * By name, and by content where a digest is known.  What has to be compared with its

@@ -46,6 +46,7 @@ struct probe {
 	uint32_t first;
 	unsigned int nr;
 	struct found *blocks;
+	struct block **wanted;		/* the same; the caller's, until @done is called */
 	uint32_t leaf[MAX_LEAVES];	/* first blocks of leaves to be loaded */
 	unsigned int nr_leaves;
 	uint32_t (*slots)[LEAF_BLOCKS];	/* of these */
@@ -227,6 +228,18 @@ static void load_leaves(struct probe *p)
 	}
 }
 
+/* Of a block of zeros, which is in no slot. */
+static const uint8_t *zero_digest(void)
+{
+	static uint8_t digest[QC2_DIGEST_LEN];
+	static const uint8_t zeros[QC2_BLOCK_BYTES];
+	static bool known;
+
+	if (!known)
+		known = !qc2_digest(zeros, digest);
+	return digest;
+}
+
 /* What has the wanted content gets the name, if there is nothing of that name. */
 static void use_content(struct probe *p)
 {
@@ -240,9 +253,13 @@ static void use_content(struct probe *p)
 		if (slot == QC2_SLOT_ZERO || (slot < cache->space.nr_slots &&
 		    chunk_of(&cache->space, slot)->filled & slot_bit(slot)))
 			continue;
-		if (b->has_digest && is_current(cache, b->slot, p->clock) &&
-		    !commit_is_behind(cache))
-			commit_name(cache, p->obj, b->nr, b->slot);
+		if (!b->has_digest || commit_is_behind(cache))
+			continue;
+		if (!memcmp(b->digest, zero_digest(), QC2_DIGEST_LEN))
+			commit_name(cache, p->obj, b->nr, QC2_SLOT_ZERO);
+		else if (is_current(cache, b->slot, p->clock) &&
+			 commit_name(cache, p->obj, b->nr, b->slot))
+			p->wanted[i]->came = CAME_SAME;
 	}
 }
 
@@ -351,6 +368,7 @@ bool cache_probe(struct cache *cache, struct block **blocks, unsigned int nr,
 	p->object = p->obj->names.object;
 	p->first = blocks[0]->nr;
 	p->nr = nr;
+	p->wanted = blocks;
 	p->blocks = calloc(nr, sizeof(*p->blocks));
 	p->slots = calloc(MAX_LEAVES, sizeof(*p->slots));
 	if (!p->blocks || !p->slots || !prepare(p, blocks)) {

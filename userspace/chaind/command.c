@@ -9,17 +9,17 @@
 #include "disk.h"
 #include "fetch.h"
 #include "miss.h"
+#include "pull.h"
 
 /* Who waits for a chain to be opened. */
 struct pending {
-	void (*reply)(void *arg, json_t *reply);
+	command_reply *reply;
 	void *arg;
 	TAILQ_ENTRY(pending) entry;
 };
 static TAILQ_HEAD(, pending) pendings = TAILQ_HEAD_INITIALIZER(pendings);
 
-/* An error may repeat bytes of an image, which need not be UTF-8. */
-static json_t *any_text(const char *text)
+json_t *command_text(const char *text)
 {
 	json_t *value = json_string(text);
 	char *copy, *p;
@@ -39,12 +39,12 @@ static json_t *any_text(const char *text)
 json_t *command_error(int ret, const char *text)
 {
 	return json_pack("{sb si so}", "ok", 0, "errno", -ret, "error",
-			 any_text(text));
+			 command_text(text));
 }
 
 static json_t *text_or_null(const char *text)
 {
-	return text && text[0] ? any_text(text) : json_null();
+	return text && text[0] ? command_text(text) : json_null();
 }
 
 static json_t *do_ping(struct chaind *chaind)
@@ -81,13 +81,13 @@ static void on_opened(void *arg, struct disk *disk, int ret,
 	struct pending *pending = arg;
 
 	pending->reply(pending->arg, ret ? command_error(ret, err->msg) :
-					   opened_reply(disk));
+					   opened_reply(disk), true);
 	end_pending(pending);
 }
 
 /* Return: NULL if the reply comes later. */
-static json_t *do_open(struct chaind *chaind, json_t *request,
-		       void (*reply)(void *arg, json_t *reply), void *arg)
+static json_t *do_open(struct chaind *chaind, json_t *request, command_reply *reply,
+		       void *arg)
 {
 	const char *name, *url;
 	struct pending *pending;
@@ -122,6 +122,22 @@ void command_abandon(struct chaind *chaind, void *arg)
 		disk_open_abandon(chaind, pending);
 		end_pending(pending);
 	}
+	pull_abandon(arg);
+}
+
+/* Return: NULL if the reply comes later. */
+static json_t *do_pull(struct chaind *chaind, json_t *request, command_reply *reply,
+		       void *arg)
+{
+	struct qc2_err err;
+	const char *url;
+	int force = 0, ret;
+
+	if (json_unpack(request, "{ss s?b}", "url", &url, "force", &force))
+		return command_error(-EINVAL,
+				     "pull: needs \"url\"; \"force\" is true or false");
+	ret = pull_start(chaind, url, force, reply, arg, &err);
+	return ret ? command_error(ret, err.msg) : NULL;
 }
 
 static json_t *no_disk(const char *name)
@@ -260,14 +276,13 @@ static json_t *links_status(const struct disk *disk)
 	return links;
 }
 
-/* The first link whose store is in trouble; and the opening, if it is. */
-static json_t *stalled_status(const struct disk *disk)
+json_t *command_stalled(const struct disk *disk)
 {
 	struct qc2_err text;
 	size_t i;
 
 	if (disk->opening && disk->error.msg[0])
-		return any_text(disk->error.msg);
+		return command_text(disk->error.msg);
 	for (i = 0; disk->chain && i < 2 * disk->chain->nr_links; i++) {
 		struct object *obj = disk->objects[i];
 		const struct origin *o = obj ? object_place(obj, NULL)->origin : NULL;
@@ -278,7 +293,7 @@ static json_t *stalled_status(const struct disk *disk)
 			 o->trouble.msg,
 			 (unsigned long long)(now_us() -
 				o->trouble_since_us) / 1000000);
-		return any_text(text.msg);
+		return command_text(text.msg);
 	}
 	return json_null();
 }
@@ -326,7 +341,7 @@ static json_t *disk_status(const struct disk *disk)
 			 text_or_null(disk->stats->last_error.msg),
 			 "waiting", (json_int_t)waiting,
 			 "oldest_wait_ms", (json_int_t)oldest_ms,
-			 "stalled", stalled_status(disk),
+			 "stalled", command_stalled(disk),
 			 "links", links_status(disk));
 }
 
@@ -346,16 +361,16 @@ static json_t *do_status(struct chaind *chaind, json_t *request)
 		return no_disk(name);
 	}
 	TAILQ_FOREACH(disk, &chaind->disks, entry) {
-		if (!name || !strcmp(name, disk->info.name))
+		if (!disk->unnamed && (!name || !strcmp(name, disk->info.name)))
 			json_array_append_new(disks, disk_status(disk));
 	}
-	return json_pack("{sb ss si so so so}", "ok", 1, "version", QC2_VERSION,
+	return json_pack("{sb ss si so so so so}", "ok", 1, "version", QC2_VERSION,
 			 "pid", (int)getpid(), "cache", cache_status(chaind),
-			 "stores", stores_status(), "disks", disks);
+			 "stores", stores_status(), "disks", disks,
+			 "pulls", pulls_status());
 }
 
-void command_run(struct chaind *chaind, json_t *request,
-		 void (*reply)(void *arg, json_t *reply), void *arg)
+void command_run(struct chaind *chaind, json_t *request, command_reply *reply, void *arg)
 {
 	const char *cmd;
 	json_t *answer;
@@ -366,6 +381,8 @@ void command_run(struct chaind *chaind, json_t *request,
 		answer = do_ping(chaind);
 	else if (!strcmp(cmd, "open"))
 		answer = do_open(chaind, request, reply, arg);
+	else if (!strcmp(cmd, "pull"))
+		answer = do_pull(chaind, request, reply, arg);
 	else if (!strcmp(cmd, "attach"))
 		answer = do_attach(chaind, request);
 	else if (!strcmp(cmd, "cache-resize"))
@@ -377,5 +394,5 @@ void command_run(struct chaind *chaind, json_t *request,
 	else
 		answer = command_error(-EOPNOTSUPP, "unknown \"cmd\"");
 	if (answer)
-		reply(arg, answer);
+		reply(arg, answer, true);
 }

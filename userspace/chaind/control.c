@@ -27,9 +27,10 @@ struct client {
 	sd_event_source *io, *timer;
 	char *in;
 	size_t in_len;
-	char *out;			/* reply, NULL before there is one */
+	char *out;			/* messages to be sent, or NULL */
 	size_t out_len, out_pos;
 	bool asked;
+	bool replied;			/* the last message is among them */
 	TAILQ_ENTRY(client) entry;
 };
 
@@ -57,19 +58,33 @@ static void free_client(struct client *client)
 	free(client);
 }
 
-/* The reply is sent from on_client(), when the socket takes it. */
-static void on_reply(void *arg, json_t *reply)
+/* Messages are sent from on_client(), when the socket takes them. */
+static void on_reply(void *arg, json_t *message, bool last)
 {
 	struct client *client = arg;
-	char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+	char *text, *out;
+	size_t len;
 
-	json_decref(reply);
-	client->out = text ? text : strdup("{\"ok\":false,\"errno\":12,\"error\":\"out of memory\"}");
-	if (client->out) {
-		client->out_len = strlen(client->out) + 1;
-		client->out[client->out_len - 1] = '\n';
+	if (!last && client->out) {
+		json_decref(message);	/* a slow client does without it */
+		return;
 	}
-	sd_event_source_set_io_events(client->io, EPOLLOUT);
+	text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+	json_decref(message);
+	if (!text && last)
+		text = strdup("{\"ok\":false,\"errno\":12,\"error\":\"out of memory\"}");
+	len = text ? strlen(text) : 0;
+	out = text ? realloc(client->out, client->out_len + len + 1) : NULL;
+	if (out) {
+		memcpy(out + client->out_len, text, len);
+		out[client->out_len + len] = '\n';
+		client->out = out;
+		client->out_len += len + 1;
+	}
+	free(text);
+	client->replied = last;
+	if (out || last)
+		sd_event_source_set_io_events(client->io, EPOLLOUT);
 }
 
 static void run_request(struct client *client, size_t len)
@@ -86,7 +101,7 @@ static void run_request(struct client *client, size_t len)
 		command_run(client->control->chaind, request, on_reply, client);
 	else
 		on_reply(client, command_error(-EINVAL,
-					       "request is not a JSON object in one line"));
+					       "request is not a JSON object in one line"), true);
 	json_decref(request);
 }
 
@@ -109,12 +124,13 @@ static bool read_request(struct client *client)
 	if (client->in_len == MAX_REQUEST) {
 		client->asked = true;
 		on_reply(client, command_error(-E2BIG,
-					       "request is longer than 64 KiB"));
+					       "request is longer than 64 KiB"), true);
 		return true;
 	}
 	return n > 0;
 }
 
+/* Return: false if the client is to be freed. */
 static bool write_reply(struct client *client)
 {
 	ssize_t n;
@@ -126,7 +142,16 @@ static bool write_reply(struct client *client)
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	client->out_pos += n;
-	return client->out_pos < client->out_len;
+	if (client->out_pos < client->out_len)
+		return true;
+	if (client->replied)
+		return false;
+	free(client->out);
+	client->out = NULL;
+	client->out_len = 0;
+	client->out_pos = 0;
+	sd_event_source_set_io_events(client->io, 0);
+	return true;
 }
 
 static int on_client(sd_event_source *source, int fd, uint32_t revents,

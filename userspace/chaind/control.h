@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The control socket: a client sends one JSON object in one line, gets one
- * back in one line, and the connection ends.  chaind(8) describes the
- * commands.  Main thread only; a slow client holds nobody up.
+ * back in one line, and the connection ends; before that there may be others that
+ * say how far it has come.  chaind(8) describes the commands.  Main thread only; a
+ * slow client holds nobody up.
  */
 #ifndef CHAIND_CONTROL_H
 #define CHAIND_CONTROL_H

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "disk.h"
+#include "fill.h"
 #include "miss.h"
 #include "opening.h"
 #include "replica.h"
@@ -74,6 +75,8 @@ static void end_opening(struct disk *disk)
 static void disk_free(struct disk *disk)
 {
 	TAILQ_REMOVE(&disk->chaind->disks, disk, entry);
+	if (disk->fill)
+		fill_disk_gone(disk->fill);
 	end_opening(disk);
 	miss_drop(disk);
 	sd_event_source_disable_unref(disk->retry_timer);
@@ -90,7 +93,7 @@ struct disk *disk_find(struct chaind *chaind, const char *name)
 	struct disk *disk;
 
 	TAILQ_FOREACH(disk, &chaind->disks, entry) {
-		if (!strcmp(disk->info.name, name))
+		if (!disk->unnamed && !strcmp(disk->info.name, name))
 			return disk;
 	}
 	return NULL;
@@ -120,9 +123,10 @@ static void set_failed(struct disk *disk, int ret)
 	disk->state = DISK_FAILED;
 	disk->failed = ret;
 	disk->failed_until_us = now_us() + FAILED_US;
-	log_err("disk %s: %s; its reads outside of the tip fail",
-		disk->info.name, disk->error.msg);
+	log_err("disk %s: %s%s", disk->info.name, disk->error.msg,
+		disk->unnamed ? "" : "; its reads outside of the tip fail");
 	miss_retry(disk);
+	fill_look(disk->fill);
 }
 
 bool disk_revive(struct disk *disk)
@@ -235,8 +239,10 @@ static void opening_ended(struct disk *disk, int ret)
 			 disk->info.url, disk->chain->nr_links,
 			 disk->chain->from_manifest ? ", by its manifest" : "");
 		miss_retry(disk);
+		fill_look(disk->fill);
 		tell_opener(disk, 0, NULL);
 	} else if (!disk->info.dev) {
+		disk->failed = ret;
 		tell_opener(disk, ret, &disk->error);
 		disk_free(disk);
 	} else if (ret == -EAGAIN || ret == -ENOMEM) {
@@ -414,7 +420,8 @@ bool disk_distrust(struct disk *disk, int why)
 	disk->suspect = qc2_chain_ref(disk->chain);
 	free_chain(disk);
 	/* What was answered so far may be wrong, too. */
-	table_drop_map(disk->info.dev);
+	if (disk->info.dev)
+		table_drop_map(disk->info.dev);
 	if (start_opening(disk, &err))
 		retry_later(disk);
 	return true;
@@ -478,6 +485,7 @@ void disk_complete(struct disk *disk, int ret, const struct qc2_err *err)
 	log_info("disk %s: the index has %zu extents", disk->info.name,
 		 disk->chain->index->nr_extents);
 	miss_retry(disk);
+	fill_look(disk->fill);
 }
 
 void disk_verifies(struct disk *disk, struct qc2_digests *digests,
@@ -491,6 +499,7 @@ void disk_verifies(struct disk *disk, struct qc2_digests *digests,
 	else
 		log_warn("disk %s: what is fetched is not verified: %s",
 			 disk->info.name, err->msg);
+	fill_look(disk->fill);
 }
 
 const struct qc2_index *disk_index(struct disk *disk, uint64_t sector,
@@ -511,22 +520,12 @@ static int start_opening(struct disk *disk, struct qc2_err *err)
 	return 0;
 }
 
-int disk_open(struct chaind *chaind, const char *name, const char *url,
-	      void (*opened)(void *arg, struct disk *disk, int ret,
-			     const struct qc2_err *err),
-	      void *arg, struct qc2_err *err)
+static int open_new(struct chaind *chaind, const char *name, const char *url,
+		    struct disk **out, struct qc2_err *err)
 {
-	struct disk *disk;
+	struct disk *disk = disk_new(chaind);
 	int ret = -ENOMEM;
 
-	if (!disk_name_ok(name))
-		return qc2_fail(err, EINVAL,
-				"\"%.120s\" is no name for a disk: letters, digits and ._- only, no . or - at the front, at most %d characters",
-				name, DISK_NAME_MAX);
-	if (disk_find(chaind, name))
-		return qc2_fail(err, EEXIST, "there is a disk %s already",
-				name);
-	disk = disk_new(chaind);
 	if (!disk)
 		return qc2_fail(err, ENOMEM, "out of memory");
 	disk->info.name = strdup(name);
@@ -539,9 +538,41 @@ int disk_open(struct chaind *chaind, const char *name, const char *url,
 		disk_free(disk);
 		return ret;
 	}
+	*out = disk;
+	return 0;
+}
+
+int disk_open(struct chaind *chaind, const char *name, const char *url,
+	      void (*opened)(void *arg, struct disk *disk, int ret,
+			     const struct qc2_err *err),
+	      void *arg, struct qc2_err *err)
+{
+	struct disk *disk;
+	int ret;
+
+	if (!disk_name_ok(name))
+		return qc2_fail(err, EINVAL,
+				"\"%.120s\" is no name for a disk: letters, digits and ._- only, no . or - at the front, at most %d characters",
+				name, DISK_NAME_MAX);
+	if (disk_find(chaind, name))
+		return qc2_fail(err, EEXIST, "there is a disk %s already",
+				name);
+	ret = open_new(chaind, name, url, &disk, err);
+	if (ret)
+		return ret;
 	disk->opened = opened;
 	disk->opened_arg = arg;
 	return 0;
+}
+
+int disk_open_unnamed(struct chaind *chaind, const char *label, const char *url,
+		      struct disk **disk, struct qc2_err *err)
+{
+	int ret = open_new(chaind, label, url, disk, err);
+
+	if (!ret)
+		(*disk)->unnamed = true;
+	return ret;
 }
 
 void disk_open_abandon(struct chaind *chaind, void *arg)
@@ -757,7 +788,7 @@ static void go_on(struct disk *disk)
 {
 	int ret = 0;
 
-	if (!disk->registered)
+	if (!disk->registered && disk->info.dev)
 		ret = reattach(disk);
 	if (ret == -ENODEV) {
 		state_remove(disk->chaind->cfg.run_dir, disk->info.name);

@@ -31,16 +31,18 @@ enum disk_state {
 	DISK_FAILED,
 };
 
+struct fill;
 struct opening;
 TAILQ_HEAD(request_list, request);
 
 struct disk {
 	struct chaind *chaind;
 	struct disk_info info;		/* name, URL, device, tip */
+	bool unnamed;			/* see disk_open_unnamed() */
 	enum disk_state state;
 	struct qc2_err error;		/* of the last try to open; or empty */
-	int failed;			/* DISK_FAILED: why, a negative errno ... */
-	uint64_t failed_until_us;	/* ... and before when it is not tried again */
+	int failed;			/* why the chain could not be opened, a negative errno ... */
+	uint64_t failed_until_us;	/* ... and DISK_FAILED: before when it is not tried again */
 	struct qc2_chain *chain;	/* NULL until open */
 	/* By number, two for each link; NULL: has no unpacked clusters, or
 	 * nothing in the index leads there yet. */
@@ -62,6 +64,7 @@ struct disk {
 	struct fetch_stats *stats;
 	uint64_t misses;		/* requests answered */
 	struct plan plan;
+	struct fill *fill;		/* that brings all of the chain; or NULL */
 	uint64_t generation;		/* of the newest request */
 	struct request_list requests;	/* oldest first */
 	void *request_tree;		/* the same by key (tsearch) */
@@ -83,6 +86,15 @@ int disk_open(struct chaind *chaind, const char *name, const char *url,
 	      void (*opened)(void *arg, struct disk *disk, int ret,
 			     const struct qc2_err *err),
 	      void *arg, struct qc2_err *err);
+
+/**
+ * disk_open_unnamed() - open a chain for the daemon itself
+ * @label: for the log; no name of a disk
+ * @disk: the disk, which is not found by name and has no device; it is closed with
+ *	disk_close(), and goes by itself if it cannot be opened
+ */
+int disk_open_unnamed(struct chaind *chaind, const char *label, const char *url,
+		      struct disk **disk, struct qc2_err *err);
 
 /**
  * disk_index() - what is known of the chain about some sectors

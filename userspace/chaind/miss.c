@@ -410,6 +410,7 @@ void miss_waiting(const struct disk *disk, unsigned int *nr,
 
 void miss_block_done(struct block *block, int ret)
 {
+	struct watcher *watcher;
 	struct waiter *wait;
 
 	while ((wait = LIST_FIRST(&block->waiters))) {
@@ -423,6 +424,10 @@ void miss_block_done(struct block *block, int ret)
 				 (unsigned long long)block->nr * QC2_BLOCK_BYTES);
 		make_ready(wait->req);
 		drop_wait(wait);
+	}
+	while ((watcher = LIST_FIRST(&block->watchers))) {
+		LIST_REMOVE(watcher, entry);
+		watcher->done(watcher, block, ret);
 	}
 	block_free(block);
 }

@@ -221,6 +221,7 @@ struct block *block_new(struct object *obj, uint32_t nr)
 	}
 	block->obj = object_ref(obj);
 	LIST_INIT(&block->waiters);
+	LIST_INIT(&block->watchers);
 	return block;
 }
 

@@ -46,6 +46,21 @@ struct waiter {
 };
 LIST_HEAD(waiters, waiter);
 
+/* Who else wants to know what becomes of a block; it is no more urgent for that. */
+struct watcher {
+	void (*done)(struct watcher *watcher, struct block *block, int ret);
+	LIST_ENTRY(watcher) entry;
+};
+LIST_HEAD(watchers, watcher);
+
+/* How a block that was missing came; whoever brings it says so before block_done(). */
+enum block_came {
+	CAME_FETCHED,		/* from a store */
+	CAME_BY_NAME,		/* it was in the cache, if not known in memory */
+	CAME_SAME,		/* its content was, under another name */
+	CAME_ZERO,		/* it is all zeros, as its digest says */
+};
+
 struct block {
 	uint32_t nr;		/* key in object->blocks; first for comparing */
 	struct object *obj;
@@ -55,7 +70,9 @@ struct block {
 	bool has_digest;
 	bool vouched;			/* what has that digest may be taken for it */
 	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */
+	enum block_came came;
 	struct waiters waiters;
+	struct watchers watchers;
 };
 
 /*
@@ -119,6 +136,17 @@ static inline uint64_t object_nr_blocks(const struct object *obj)
 	return obj->size / QC2_BLOCK_BYTES + !!(obj->size % QC2_BLOCK_BYTES);
 }
 
+/*
+ * Blocks of a compressed cluster of an object, which is unpacked as a whole; 1: they are
+ * independent.
+ */
+static inline uint32_t object_cluster_blocks(const struct object *obj)
+{
+	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
+
+	return 1ULL << bits <= QC2_BLOCK_BYTES ? 1 : (1U << bits) / QC2_BLOCK_BYTES;
+}
+
 /**
  * object_place() - where to read from: the fastest place that is not in trouble
  * @avoid: not there, if there is another one that is not in trouble; or NULL
@@ -135,7 +163,7 @@ void object_place_failed(struct place *place, int ret, const struct qc2_err *err
 struct block *block_find(struct object *obj, uint32_t nr);
 /* A new one, which must not exist; NULL for lack of memory. */
 struct block *block_new(struct object *obj, uint32_t nr);
-/* Without waiters. */
+/* Without waiters and watchers. */
 void block_free(struct block *block);
 
 #endif

@@ -83,14 +83,6 @@ static void set_digest(struct disk *disk, uint32_t object, struct block *block)
 					  &err);
 }
 
-/* Blocks of a compressed cluster of an object; 1: they are independent. */
-static uint32_t cluster_blocks(const struct object *obj)
-{
-	unsigned int bits = obj->packed ? obj->packed->cluster_bits : 0;
-
-	return 1ULL << bits <= QC2_BLOCK_BYTES ? 1 : (1U << bits) / QC2_BLOCK_BYTES;
-}
-
 /*
  * A compressed cluster is unpacked as a whole: a fetch begins with the first
  * block of one and ends with the last one of one, as far as they are not
@@ -99,7 +91,7 @@ static uint32_t cluster_blocks(const struct object *obj)
 static void whole_clusters(struct disk *disk, struct object *obj, uint32_t *first,
 			   uint32_t *end)
 {
-	uint32_t blocks = cluster_blocks(obj), start = *first - *first % blocks;
+	uint32_t blocks = object_cluster_blocks(obj), start = *first - *first % blocks;
 	uint64_t stop = (uint64_t)*end + (blocks - *end % blocks) % blocks;
 
 	if (stop > object_nr_blocks(obj))
@@ -113,7 +105,7 @@ static void whole_clusters(struct disk *disk, struct object *obj, uint32_t *firs
 /* Blocks of one fetch: what takes as long as the wait for it, in whole clusters. */
 static uint32_t fetch_blocks(struct object *obj)
 {
-	uint32_t blocks = cluster_blocks(obj), nr;
+	uint32_t blocks = object_cluster_blocks(obj), nr;
 
 	nr = origin_chunk(object_place(obj, NULL)->origin) / QC2_BLOCK_BYTES;
 	nr -= nr % blocks;
@@ -121,8 +113,8 @@ static uint32_t fetch_blocks(struct object *obj)
 }
 
 /* Blocks [@first, @end) of an object, all missing, at once; false: no memory. */
-static bool fetch_some(struct disk *disk, enum fetch_class class, uint32_t object,
-		       uint32_t first, uint32_t end)
+static bool fetch_some(struct disk *disk, struct fetch_stats *stats, enum fetch_class class,
+		       uint32_t object, uint32_t first, uint32_t end)
 {
 	struct block *blocks[FETCH_MAX_BLOCKS];
 	unsigned int nr;
@@ -134,7 +126,7 @@ static bool fetch_some(struct disk *disk, enum fetch_class class, uint32_t objec
 		set_digest(disk, object, blocks[nr]);
 	}
 	if (nr == end - first &&
-	    !bring_start(disk->chaind, class, blocks, nr, disk->stats))
+	    !bring_start(disk->chaind, class, blocks, nr, stats))
 		return true;
 	while (nr)
 		block_free(blocks[--nr]);
@@ -148,29 +140,35 @@ struct block *plan_demand(struct disk *disk, const struct piece *piece)
 	uint32_t first = wanted, end = wanted + 1;
 
 	whole_clusters(disk, obj, &first, &end);
-	if (!fetch_some(disk, FETCH_DEMAND, piece->object, first, end))
+	if (!fetch_some(disk, disk->stats, FETCH_DEMAND, piece->object, first, end))
 		return NULL;
 	return block_find(obj, wanted);
 }
 
-/* The same for many, ahead, in several fetches.  What is there already is left out. */
-static void fetch_ahead(struct disk *disk, uint32_t object, uint32_t first, uint32_t end)
+/* The same for many, ahead, in several fetches. */
+void plan_bring(struct disk *disk, struct fetch_stats *stats, uint32_t object,
+		uint32_t first, uint32_t end)
 {
 	struct object *obj = disk->objects[object];
 	uint32_t step = fetch_blocks(obj), nr;
 
-	/* It would be stale when the store is back. */
-	if (object_place(obj, NULL)->origin->failures)
-		return;
 	whole_clusters(disk, obj, &first, &end);
 	while (first < end) {
 		for (nr = 0; nr < step && first + nr < end &&
 		     is_missing(disk, obj, first + nr); nr++)
 			;
-		if (nr && !fetch_some(disk, FETCH_AHEAD, object, first, first + nr))
+		if (nr && !fetch_some(disk, stats, FETCH_AHEAD, object, first, first + nr))
 			return;
 		first += nr ? nr : 1;
 	}
+}
+
+static void fetch_ahead(struct disk *disk, uint32_t object, uint32_t first, uint32_t end)
+{
+	/* It would be stale when the store is back. */
+	if (object_place(disk->objects[object], NULL)->origin->failures)
+		return;
+	plan_bring(disk, disk->stats, object, first, end);
 }
 
 static void mark(struct disk *disk, uint32_t object, uint32_t nr)
@@ -242,7 +240,7 @@ static uint32_t extend(struct disk *disk, const struct qc2_index *idx,
 		       const struct piece *missing)
 {
 	struct object *obj = disk->objects[missing->object];
-	uint32_t blocks = cluster_blocks(obj), first, nr;
+	uint32_t blocks = object_cluster_blocks(obj), first, nr;
 
 	first = missing->offset / QC2_BLOCK_BYTES + 1;
 	first += (blocks - first % blocks) % blocks;	/* the cluster comes anyway */

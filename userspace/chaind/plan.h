@@ -27,6 +27,7 @@
 
 struct block;
 struct disk;
+struct fetch_stats;
 
 #define PLAN_STREAMS	8
 
@@ -51,6 +52,13 @@ void plan_init(struct plan *plan);
 
 /* Fetches the missing block in which a piece lies.  NULL for lack of memory. */
 struct block *plan_demand(struct disk *disk, const struct piece *piece);
+
+/*
+ * Fetches what is missing of blocks [@first, @end) of an object, ahead, though no read
+ * suggests it.  What cannot be for lack of memory is missing still.
+ */
+void plan_bring(struct disk *disk, struct fetch_stats *stats, uint32_t object,
+		uint32_t first, uint32_t end);
 
 /* A read has come to a marked block. */
 void plan_was_useful(struct plan *plan);
