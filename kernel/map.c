@@ -562,6 +562,48 @@ void qc2_map_forget(struct qc2_map *map, u32 store, const struct qc2_range *rang
 	synchronize_srcu_expedited(&map->readers);
 }
 
+/* Forgets [from, to) of a region that has a chunk; all of it without memory. */
+static void qc2_region_cut(struct qc2_map *map, unsigned long region, unsigned int from,
+			   unsigned int to)
+{
+	struct qc2_chunk *chunk = xa_load(&map->regions, region);
+	unsigned int nr = 0, i;
+
+	for (i = 0; i < chunk->nr_runs; i++) {
+		nr = qc2_runs_append_part(map->scratch, nr, &chunk->runs[i], 0, from);
+		nr = qc2_runs_append_part(map->scratch, nr, &chunk->runs[i], to,
+					  QC2_REGION_SECTORS);
+	}
+	if (nr)
+		qc2_region_set(map, region, nr);
+	else
+		qc2_region_erase(map, region);
+}
+
+/**
+ * qc2_map_distrust() - forget a place that a read has found to be bad
+ * @map: the map
+ * @sector: sector that the map said to be there
+ * @store: index of the store
+ * @store_sector: sector of that store
+ *
+ * What is known of the sector's block is forgotten, unless the map says something
+ * else about the sector meanwhile: that may be the daemon's better answer.
+ *
+ * Context: process; allocates with GFP_NOIO.  Does not wait for reads in flight.
+ */
+void qc2_map_distrust(struct qc2_map *map, u64 sector, u32 store, u64 store_sector)
+{
+	unsigned int from = sector & (QC2_REGION_SECTORS - 1) & ~(QC2_BLOCK_SECTORS - 1);
+	struct qc2_place place;
+
+	mutex_lock(&map->lock);
+	if (qc2_map_lookup(map, sector, 1, &place) && place.store == store &&
+	    place.store_sector == store_sector)
+		qc2_region_cut(map, sector >> QC2_REGION_SHIFT, from, from + QC2_BLOCK_SECTORS);
+	mutex_unlock(&map->lock);
+}
+
 /**
  * qc2_map_drop() - forget everything
  * @map: the map

@@ -69,6 +69,7 @@ bool qc2_map_lookup(struct qc2_map *map, u64 sector, unsigned int nr_sectors,
 int qc2_map_insert(struct qc2_map *map, const struct qc2_run *runs, unsigned int nr_runs);
 void qc2_map_forget(struct qc2_map *map, u32 store, const struct qc2_range *ranges,
 		    unsigned int nr_ranges);
+void qc2_map_distrust(struct qc2_map *map, u64 sector, u32 store, u64 store_sector);
 void qc2_map_drop(struct qc2_map *map);
 void qc2_map_set_limit(struct qc2_map *map, size_t limit);
 

@@ -14,6 +14,9 @@
  * again.  One that still misses is parked again under a new id.  So a reply
  * may be late, doubled or partial without harm.
  *
+ * A read that a store has failed is parked like others; its request says so, and
+ * is told again if the daemon was told of the block without that.
+ *
  * Locking: one spinlock for each table.  It is taken in process context and by
  * nobody else, and not held while bios are submitted or completed.
  */
@@ -149,10 +152,21 @@ void qc2_misses_stop(struct qc2_misses *misses)
 	cancel_delayed_work_sync(&misses->timeout_work);
 }
 
+/* Notes in a request that a store has failed it.  Returns whether that is news. */
+static bool qc2_miss_note_failed(struct qc2_parked *parked, u32 store)
+{
+	if (parked->failed && parked->failed_store == store)
+		return false;
+	parked->failed = true;
+	parked->failed_store = store;
+	return true;
+}
+
 /**
  * qc2_miss_park() - let a read wait for the daemon
  * @misses: the table
- * @bio: the read, with its qc2_bio; it does not cross the end of its block
+ * @bio: the read, with its qc2_bio; what is behind its first block is not asked
+ *	for yet
  * @sector: where it begins on the virtual disk
  *
  * Unless the answer is QC2_PARK_REQUEUE the bio is no longer the caller's.
@@ -161,7 +175,8 @@ void qc2_misses_stop(struct qc2_misses *misses)
  */
 enum qc2_park_result qc2_miss_park(struct qc2_misses *misses, struct bio *bio, u64 sector)
 {
-	struct qc2_parked *parked = &qc2_bio(bio)->parked, *first;
+	struct qc2_bio *qb = qc2_bio(bio);
+	struct qc2_parked *parked = &qb->parked, *first;
 	u64 block = div_u64(sector, QC2_BLOCK_SECTORS);
 	enum qc2_park_result result = QC2_PARKED;
 	bool limited;
@@ -185,11 +200,17 @@ enum qc2_park_result qc2_miss_park(struct qc2_misses *misses, struct bio *bio, u
 			first->since = parked->since;
 		bio_list_add(&first->followers, bio);
 		first->nr_followers++;
+		if (qb->reread.ask && qc2_miss_note_failed(first, qb->store_read.store)) {
+			list_move_tail(&first->list, &misses->fresh);
+			result = QC2_PARKED_NEW;
+		}
 	} else {
 		bio_list_init(&parked->followers);
 		parked->nr_followers = 0;
 		parked->id = ++misses->last_id;
 		parked->block = block;
+		parked->failed = qb->reread.ask;
+		parked->failed_store = parked->failed ? qb->store_read.store : 0;
 		hlist_add_head(&parked->hash, qc2_miss_bucket(misses, block));
 		list_add_tail(&parked->list, &misses->fresh);
 		misses->nr_requests++;
@@ -295,6 +316,8 @@ bool qc2_miss_peek(struct qc2_misses *misses, struct qc2_request *req)
 		req->sector = parked->block * QC2_BLOCK_SECTORS;
 		req->nr_sectors = min_t(u64, QC2_BLOCK_SECTORS,
 					misses->qt->ti->len - req->sector);
+		req->failed = parked->failed;
+		req->failed_store = parked->failed_store;
 	}
 	spin_unlock(&misses->lock);
 	return parked;
@@ -303,17 +326,18 @@ bool qc2_miss_peek(struct qc2_misses *misses, struct qc2_request *req)
 /**
  * qc2_miss_sent() - the daemon is being told of a request
  * @misses: the table
- * @id: as qc2_miss_peek() gave it; it may be gone meanwhile
+ * @req: as qc2_miss_peek() gave it; it may be gone meanwhile, or another store may
+ *	have failed it, which the daemon has to be told, too
  *
  * Context: process.
  */
-void qc2_miss_sent(struct qc2_misses *misses, u64 id)
+void qc2_miss_sent(struct qc2_misses *misses, const struct qc2_request *req)
 {
 	struct qc2_parked *parked;
 
 	spin_lock(&misses->lock);
-	parked = qc2_miss_find_id(&misses->fresh, id);
-	if (parked)
+	parked = qc2_miss_find_id(&misses->fresh, req->id);
+	if (parked && parked->failed == req->failed && parked->failed_store == req->failed_store)
 		list_move_tail(&parked->list, &misses->sent);
 	spin_unlock(&misses->lock);
 }

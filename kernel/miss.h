@@ -18,7 +18,7 @@ struct qc2_target;
 
 enum qc2_park_result {
 	QC2_PARKED,		/* waits with others for a request already made */
-	QC2_PARKED_NEW,		/* a new request: ring the doorbell */
+	QC2_PARKED_NEW,		/* a request with something new: ring the doorbell */
 	QC2_PARK_REQUEUE,	/* not parked: the device is being suspended */
 };
 
@@ -30,6 +30,8 @@ enum qc2_park_result {
  * @nr_followers: their number; likewise
  * @id: of the request; likewise
  * @block: number of the block; likewise
+ * @failed: a read of the block has failed; likewise
+ * @failed_store: index of the store that failed it; likewise
  * @since: jiffies when the read first missed; 0 before
  */
 struct qc2_parked {
@@ -39,6 +41,8 @@ struct qc2_parked {
 	unsigned int nr_followers;
 	u64 id;
 	u64 block;
+	bool failed;
+	u32 failed_store;
 	unsigned long since;
 };
 
@@ -78,6 +82,8 @@ struct qc2_request {
 	u64 id;
 	u64 sector;
 	u64 nr_sectors;
+	bool failed;
+	u32 failed_store;
 };
 
 void qc2_misses_init(struct qc2_misses *misses, struct qc2_target *qt);
@@ -88,7 +94,7 @@ void qc2_miss_wake(struct qc2_misses *misses, const struct qc2_run *runs, unsign
 int qc2_miss_fail(struct qc2_misses *misses, u64 id, blk_status_t status);
 
 bool qc2_miss_peek(struct qc2_misses *misses, struct qc2_request *req);
-void qc2_miss_sent(struct qc2_misses *misses, u64 id);
+void qc2_miss_sent(struct qc2_misses *misses, const struct qc2_request *req);
 bool qc2_miss_resend(struct qc2_misses *misses);
 bool qc2_miss_any_fresh(struct qc2_misses *misses);
 

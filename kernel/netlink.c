@@ -384,12 +384,13 @@ static int qc2_pending_put(struct sk_buff *skb, struct netlink_callback *cb,
 		    nla_put_u64_64bit(skb, QC2_ATTR_GENERATION, qt->generation, QC2_ATTR_PAD) ||
 		    nla_put_u64_64bit(skb, QC2_ATTR_ID, req.id, QC2_ATTR_PAD) ||
 		    nla_put_u64_64bit(skb, QC2_ATTR_SECTOR, req.sector, QC2_ATTR_PAD) ||
-		    nla_put_u64_64bit(skb, QC2_ATTR_SECTORS, req.nr_sectors, QC2_ATTR_PAD)) {
+		    nla_put_u64_64bit(skb, QC2_ATTR_SECTORS, req.nr_sectors, QC2_ATTR_PAD) ||
+		    (req.failed && nla_put_u32(skb, QC2_ATTR_FAILED_STORE, req.failed_store))) {
 			genlmsg_cancel(skb, hdr);
 			return -EMSGSIZE;
 		}
 		genlmsg_end(skb, hdr);
-		qc2_miss_sent(&qt->misses, req.id);
+		qc2_miss_sent(&qt->misses, &req);
 	}
 	return 0;
 }

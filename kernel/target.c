@@ -10,7 +10,8 @@
  *
  * This file owns the target's operations: the table line, mapping bios,
  * suspend and resume, status.  tip.c owns the tip, map.c the chain map, lookup.c
- * asks both, miss.c owns the parked reads, netlink.c the daemon.
+ * asks both, miss.c owns the parked reads, reread.c those that a store has failed,
+ * netlink.c the daemon.
  *
  * Table line:
  *	<chain id> <tip dev> <#stores> <store dev>... [<#features> <feature>...]
@@ -42,9 +43,14 @@ static void qc2_count(u64 __percpu *counter)
 	preempt_enable();
 }
 
+/* @read: filled, except for the token of the map's readers */
 static void qc2_remap_to_store(struct qc2_target *qt, struct bio *bio,
-			       const struct qc2_place *place)
+			       const struct qc2_place *place, struct qc2_store_read *read)
 {
+	read->sector = bio->bi_iter.bi_sector;
+	read->nr_sectors = bio_sectors(bio);
+	read->store = place->store;
+	read->store_sector = place->store_sector;
 	bio_set_dev(bio, qt->stores[place->store]->bdev);
 	bio->bi_iter.bi_sector = place->store_sector;
 }
@@ -79,7 +85,7 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 	enum qc2_state state;
 	struct qc2_place place;
 
-	state = qc2_lookup(qt, sector, bio_sectors(bio), &place, &qb->map_reader);
+	state = qc2_lookup(qt, sector, bio_sectors(bio), &place, &qb->store_read.map_reader);
 	if (place.nr_sectors < bio_sectors(bio))
 		dm_accept_partial_bio(bio, place.nr_sectors);
 
@@ -90,7 +96,8 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 		return DM_MAPIO_REMAPPED;
 	case QC2_IN_STORE:
 		qc2_count(&qt->stats->reads_store);
-		qc2_remap_to_store(qt, bio, &place);
+		qc2_reread_record(&qb->reread, bio);
+		qc2_remap_to_store(qt, bio, &place, &qb->store_read);
 		return DM_MAPIO_REMAPPED;
 	case QC2_ZERO:
 		qc2_count(&qt->stats->reads_zero);
@@ -102,6 +109,7 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 	}
 
 	qc2_count(&qt->stats->reads_missed);
+	qc2_reread_record(&qb->reread, bio);
 	qc2_park(qt, bio, sector);
 	return DM_MAPIO_SUBMITTED;
 }
@@ -110,7 +118,7 @@ static int qc2_map_read(struct qc2_target *qt, struct bio *bio)
 struct qc2_part {
 	struct qc2_target *qt;
 	struct bio *parent;
-	unsigned long map_reader;
+	struct qc2_store_read store_read;
 	struct bio bio;		/* last */
 };
 
@@ -120,18 +128,26 @@ static void qc2_part_end(struct bio *bio)
 {
 	struct qc2_part *part = container_of(bio, struct qc2_part, bio);
 	struct bio *parent = part->parent;
+	struct qc2_reread *reread = &qc2_bio(parent)->reread;
 
-	if (part->map_reader)
-		qc2_map_read_unlock(&part->qt->map, part->map_reader);
-	if (bio->bi_status && !parent->bi_status)
-		parent->bi_status = bio->bi_status;
+	if (part->store_read.map_reader)
+		qc2_map_read_unlock(&part->qt->map, part->store_read.map_reader);
+	if (bio->bi_status) {
+		if (part->store_read.map_reader && qc2_reread_useful(bio, bio->bi_status)) {
+			WRITE_ONCE(reread->store_part_failed, true);
+		} else {
+			WRITE_ONCE(reread->part_failed, true);
+			if (!parent->bi_status)
+				parent->bi_status = bio->bi_status;
+		}
+	}
 	bio_put(bio);
 	bio_endio(parent);
 }
 
 /* Splits the first @nr_sectors off; @bio completes after them. */
-static struct bio *qc2_split(struct qc2_target *qt, struct bio *bio, unsigned int nr_sectors,
-			     unsigned long map_reader)
+static struct qc2_part *qc2_split(struct qc2_target *qt, struct bio *bio,
+				  unsigned int nr_sectors)
 {
 	struct bio *split = bio_split(bio, nr_sectors, GFP_NOIO, &qc2_part_set);
 	struct qc2_part *part;
@@ -142,18 +158,19 @@ static struct bio *qc2_split(struct qc2_target *qt, struct bio *bio, unsigned in
 	part = container_of(split, struct qc2_part, bio);
 	part->qt = qt;
 	part->parent = bio;
-	part->map_reader = map_reader;
 	split->bi_end_io = qc2_part_end;
 	bio_inc_remaining(bio);
-	return split;
+	return part;
 }
 
 void qc2_target_read_parked(struct qc2_target *qt, struct bio *bio)
 {
 	struct qc2_bio *qb = qc2_bio(bio);
+	struct qc2_store_read *read;
 	enum qc2_state state;
 	struct qc2_place place;
-	struct bio *part;
+	struct qc2_part *part;
+	struct bio *piece;
 	unsigned long reader;
 	bool last;
 	u64 sector;
@@ -166,30 +183,34 @@ void qc2_target_read_parked(struct qc2_target *qt, struct bio *bio)
 			return;
 		}
 
+		if (qb->reread.by_pieces)
+			place.nr_sectors = qc2_reread_piece(&qb->reread, bio, place.nr_sectors);
 		last = place.nr_sectors == bio_sectors(bio);
-		part = bio;
-		if (last) {
-			qb->map_reader = reader;
-		} else {
-			part = qc2_split(qt, bio, place.nr_sectors, reader);
+		piece = bio;
+		read = &qb->store_read;
+		if (!last) {
+			part = qc2_split(qt, bio, place.nr_sectors);
 			if (!part) {
 				if (reader)
 					qc2_map_read_unlock(&qt->map, reader);
 				qc2_end_bio(bio, BLK_STS_RESOURCE);
 				return;
 			}
+			piece = &part->bio;
+			read = &part->store_read;
 		}
+		read->map_reader = reader;
 
 		if (state == QC2_ZERO) {
-			zero_fill_bio(part);
-			bio_endio(part);
+			zero_fill_bio(piece);
+			bio_endio(piece);
 			continue;
 		}
 		if (state == QC2_IN_TIP)
-			qc2_tip_remap(qt->tip, part, sector);
+			qc2_tip_remap(qt->tip, piece, sector);
 		else
-			qc2_remap_to_store(qt, part, &place);
-		submit_bio_noacct(part);
+			qc2_remap_to_store(qt, piece, &place, read);
+		submit_bio_noacct(piece);
 	} while (!last);
 }
 
@@ -260,7 +281,12 @@ static int qc2_map_bio(struct dm_target *ti, struct bio *bio)
 	qb->commit = false;
 	qb->discard = false;
 	qb->flush = false;
-	qb->map_reader = 0;
+	qb->store_read.map_reader = 0;
+	qb->reread.nr_failures = 0;
+	qb->reread.by_pieces = false;
+	qb->reread.ask = false;
+	qb->reread.store_part_failed = false;
+	qb->reread.part_failed = false;
 	qb->parked.since = 0;
 
 	/* The core sends the flush of a write as an empty bio before it. */
@@ -284,11 +310,14 @@ static int qc2_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error
 {
 	struct qc2_target *qt = ti->private;
 	struct qc2_bio *qb = qc2_bio(bio);
+	bool of_store = qb->store_read.map_reader;
 
-	if (qb->map_reader) {
-		qc2_map_read_unlock(&qt->map, qb->map_reader);
-		qb->map_reader = 0;
+	if (of_store) {
+		qc2_map_read_unlock(&qt->map, qb->store_read.map_reader);
+		qb->store_read.map_reader = 0;
 	}
+	if (qc2_reread_end(&qt->rereads, bio, of_store, error))
+		return DM_ENDIO_INCOMPLETE;
 
 	/*
 	 * A discard that is not supported counts as done, but this one was to
@@ -567,6 +596,7 @@ static int qc2_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 
 	qc2_misses_init(&qt->misses, qt);
 	qt->misses.fail_after = fail_after;
+	qc2_rereads_init(&qt->rereads, qt);
 
 	ti->error = NULL;
 	ti->private = qt;
@@ -590,6 +620,7 @@ static void qc2_dtr(struct dm_target *ti)
 	struct qc2_target *qt = ti->private;
 
 	qc2_netlink_remove(qt);
+	qc2_rereads_stop(&qt->rereads);
 	qc2_misses_stop(&qt->misses);
 	qc2_free(qt);
 }
@@ -702,13 +733,14 @@ static void qc2_status(struct dm_target *ti, status_type_t type, unsigned int st
 	case STATUSTYPE_INFO:
 		qc2_sum_stats(qt, &stats);
 		qc2_misses_status(&qt->misses, &nr_parked, &nr_requests, &oldest_ms);
-		DMEMIT("%s %u %llu %zu/%zu %u %u %u %llu %llu %llu %llu %llu %llu",
+		DMEMIT("%s %u %llu %zu/%zu %u %u %u %llu %llu %llu %llu %llu %llu %lld",
 		       READ_ONCE(qt->tip->read_only) ? "ro" : "rw", READ_ONCE(qt->owner),
 		       qc2_dirty_nr_sectors(&qt->tip->dirty),
 		       DIV_ROUND_UP(READ_ONCE(qt->map.bytes), 1024), map_limit / 1024,
 		       nr_parked, nr_requests, oldest_ms,
 		       stats.reads_tip, stats.reads_store, stats.reads_zero,
-		       stats.reads_missed, stats.writes, qc2_commit_count(qt->tip));
+		       stats.reads_missed, stats.writes, qc2_commit_count(qt->tip),
+		       (s64)atomic64_read(&qt->rereads.count));
 		break;
 
 	case STATUSTYPE_TABLE:

@@ -16,6 +16,7 @@
 
 #include "map.h"
 #include "miss.h"
+#include "reread.h"
 #include "tip.h"
 
 #define DM_MSG_PREFIX "qcow2chain"
@@ -48,6 +49,7 @@ enum qc2_event {
  * @tip: state of the tip
  * @map: the chain map
  * @misses: reads that wait for the daemon
+ * @rereads: reads that a store has failed
  * @stores: devices that the map's runs lie on
  * @nr_stores: their number
  * @block_sectors: size of a logical block
@@ -75,6 +77,7 @@ struct qc2_target {
 	struct qc2_tip *tip;
 	struct qc2_map map;
 	struct qc2_misses misses;
+	struct qc2_rereads rereads;
 	struct dm_dev **stores;
 	unsigned int nr_stores;
 	unsigned int block_sectors;
@@ -99,7 +102,8 @@ struct qc2_target {
  * @commit: the write must be committed before it completes
  * @discard: it came as a discard
  * @flush: an empty flush that the tip device does
- * @map_reader: token of the map's readers, or 0; see qc2_map_read_lock()
+ * @store_read: what it reads from a store, or did last
+ * @reread: how to make the read again
  * @parked: the read as miss.c keeps it
  */
 struct qc2_bio {
@@ -107,7 +111,8 @@ struct qc2_bio {
 	bool commit;
 	bool discard;
 	bool flush;
-	unsigned long map_reader;
+	struct qc2_store_read store_read;
+	struct qc2_reread reread;
 	struct qc2_parked parked;
 };
 
@@ -123,9 +128,10 @@ static inline struct bio *qc2_bio_of_parked(struct qc2_parked *parked)
 }
 
 /**
- * qc2_target_read_parked() - let a read go on that was parked
+ * qc2_target_read_parked() - let a read go on that was parked, or has failed
  * @qt: the target
- * @bio: a read whose sectors may be in the map now; parked again if not
+ * @bio: a read whose sectors may be in the map now; parked, or parked again, if
+ *	not
  *
  * Context: process; may sleep for a bio.
  */

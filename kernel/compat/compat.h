@@ -24,6 +24,11 @@
 #define BLK_OPEN_WRITE FMODE_WRITE
 #endif
 
+/* The status of misaligned bios; v6.1 lacks it, v6.12 has it. */
+#ifndef BLK_STS_INVAL
+#define BLK_STS_INVAL BLK_STS_NOTSUPP
+#endif
+
 /*
  * Readers that end elsewhere than they began, by the cheapest means there is: two
  * memory barriers for each reader, or none.  The tokens are never 0.

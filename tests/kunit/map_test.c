@@ -677,6 +677,53 @@ static void map_test_forget_ranges(struct kunit *test)
 	}
 }
 
+/* A bad place: its block is unknown, unless the map has another place meanwhile. */
+static void map_test_distrust(struct kunit *test)
+{
+	const u64 place = (1ULL << 32) - 4;
+	struct map_model *m = test->priv;
+	unsigned int i;
+
+	/* Nothing is known, or zeros. */
+	qc2_map_distrust(&m->map, 5, 0, 5);
+	insert(test, m, QC2_REGION_SECTORS, QC2_REGION_SECTORS, QC2_STORE_ZERO, 0);
+	qc2_map_distrust(&m->map, QC2_REGION_SECTORS + 5, QC2_STORE_ZERO - 1, 0);
+	check_all(test, m);
+
+	/* In the middle of a run, of which both ends stay. */
+	insert(test, m, 10, 1000, 1, place);
+	qc2_map_distrust(&m->map, 300, 2, place + 290);
+	qc2_map_distrust(&m->map, 300, 1, place + 291);
+	qc2_map_distrust(&m->map, 9, 1, place - 1);
+	check_all(test, m);
+	for (i = 256; i < 384; i += 127) {
+		insert(test, m, 10, 1000, 1, place);
+		qc2_map_distrust(&m->map, i, 1, place + i - 10);
+		model_unknown(m, 256, QC2_BLOCK_SECTORS);
+		check_all(test, m);
+		/* There is no more to forget. */
+		qc2_map_distrust(&m->map, i, 1, place + i - 10);
+		check_all(test, m);
+	}
+
+	/* The last block of a region, with runs of others and zeros in it. */
+	insert(test, m, QC2_REGION_SECTORS - 130, 100, 3, 70);
+	insert(test, m, QC2_REGION_SECTORS - 20, 10, QC2_STORE_ZERO, 0);
+	insert(test, m, QC2_REGION_SECTORS - 1, 1, 0, 0);
+	qc2_map_distrust(&m->map, QC2_REGION_SECTORS - 1, 0, 0);
+	model_unknown(m, QC2_REGION_SECTORS - QC2_BLOCK_SECTORS, QC2_BLOCK_SECTORS);
+	check_all(test, m);
+	check_bytes(test, &m->map);
+
+	/* All that is known of a region. */
+	insert(test, m, 2 * QC2_REGION_SECTORS + 128, 128, 1, 0);
+	qc2_map_distrust(&m->map, 2 * QC2_REGION_SECTORS + 128, 1, 0);
+	model_unknown(m, 2 * QC2_REGION_SECTORS, QC2_REGION_SECTORS);
+	check_all(test, m);
+	KUNIT_EXPECT_PTR_EQ(test, xa_load(&m->map.regions, 2), NULL);
+	check_bytes(test, &m->map);
+}
+
 struct forget_work {
 	struct work_struct work;
 	struct qc2_map *map;
@@ -818,6 +865,7 @@ static struct kunit_case map_test_cases[] = {
 	KUNIT_CASE(map_test_shrink),
 	KUNIT_CASE(map_test_forget_edges),
 	KUNIT_CASE(map_test_forget_ranges),
+	KUNIT_CASE(map_test_distrust),
 	KUNIT_CASE(map_test_forget_waits),
 	KUNIT_CASE(map_test_concurrent),
 	{}

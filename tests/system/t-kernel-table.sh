@@ -101,7 +101,7 @@ create_disk "4 fail_reads_after 7 map_limit_kb 512"
 expected="0 $SECTORS qcow2chain $ID $(lsblk -dno MAJ:MIN "$TIP" | tr -d ' ') 1"
 expected+=" $(lsblk -dno MAJ:MIN "$STORE" | tr -d ' ') 4 map_limit_kb 512 fail_reads_after 7"
 [ "$(dmsetup table disk)" = "$expected" ] || fail "table: $(dmsetup table disk)"
-dmsetup status disk | grep -qE "^0 $SECTORS qcow2chain rw 0 0 0/512 0 0 0( [0-9]+){6}$" ||
+dmsetup status disk | grep -qE "^0 $SECTORS qcow2chain rw 0 0 0/512 0 0 0( [0-9]+){7}$" ||
 	fail "status: $(dmsetup status disk)"
 dmsetup message disk 0 map_limit_kb 2048
 [ "$(status_field 4)" = 0/2048 ] || fail "map limit: $(status_field 4)"

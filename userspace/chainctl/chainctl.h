@@ -106,7 +106,7 @@ struct disk_state {
 	uint64_t dirty_sectors;
 	uint64_t map_kb, map_limit_kb;
 	uint64_t parked, pending, oldest_ms;
-	uint64_t reads_tip, reads_store, reads_zero, reads_missed;
+	uint64_t reads_tip, reads_store, reads_zero, reads_missed, reads_again;
 	uint64_t writes, commits;
 };
 

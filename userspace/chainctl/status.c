@@ -29,11 +29,12 @@ int status_parse(const char *line, struct disk_state *state)
 	if (sscanf(line,
 		   "%2s %" SCNu64 " %" SCNu64 " %" SCNu64 "/%" SCNu64 " %" SCNu64 " %" SCNu64
 		   " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
-		   " %" SCNu64,
+		   " %" SCNu64 " %" SCNu64,
 		   mode, &state->owner, &state->dirty_sectors, &state->map_kb,
 		   &state->map_limit_kb, &state->parked, &state->pending, &state->oldest_ms,
 		   &state->reads_tip, &state->reads_store, &state->reads_zero,
-		   &state->reads_missed, &state->writes, &state->commits) != 14)
+		   &state->reads_missed, &state->writes, &state->commits,
+		   &state->reads_again) != 15)
 		return -EINVAL;
 	if (strcmp(mode, "rw") && strcmp(mode, "ro"))
 		return -EINVAL;
@@ -126,11 +127,12 @@ static int add_kernel(json_t *disk, const char *name, struct qc2_err *err)
 				      numbers, "dirty_bytes", bytes(state.dirty_sectors),
 				      "read_only", state.read_only));
 	json_object_set_new(disk, "reads",
-			    json_pack("{s:I, s:I, s:I, s:I}",
+			    json_pack("{s:I, s:I, s:I, s:I, s:I}",
 				      "tip", (json_int_t)state.reads_tip,
 				      "store", (json_int_t)state.reads_store,
 				      "zero", (json_int_t)state.reads_zero,
-				      "missed", (json_int_t)state.reads_missed));
+				      "missed", (json_int_t)state.reads_missed,
+				      "asked_again", (json_int_t)state.reads_again));
 	json_object_set_new(disk, "writes", json_integer(state.writes));
 	json_object_set_new(disk, "commits", json_integer(state.commits));
 	json_object_set_new(disk, "map",
@@ -395,9 +397,13 @@ static void print_kernel(const json_t *disk)
 	       json_is_true(json_object_get(tip, "read_only")) ?
 	       "; a commit failed, so it takes no more writes" : "");
 	printf("  reads     %" PRIu64 " from the tip, %" PRIu64 " from stores, %" PRIu64
-	       " of zeros, %" PRIu64 " missed\n",
+	       " of zeros, %" PRIu64 " missed",
 	       client_u64(reads, "tip"), client_u64(reads, "store"), client_u64(reads, "zero"),
 	       client_u64(reads, "missed"));
+	if (client_u64(reads, "asked_again"))
+		printf(", %" PRIu64 " asked again because a store failed",
+		       client_u64(reads, "asked_again"));
+	putchar('\n');
 	printf("  writes    %" PRIu64 ", %" PRIu64 " commits\n", client_u64(disk, "writes"),
 	       client_u64(disk, "commits"));
 	printf("  waiting   %" PRIu64 " reads for %" PRIu64 " requests",

@@ -121,6 +121,9 @@ static void on_request(void *arg, struct nlattr **attrs)
 		.id = nla_get_u64(attrs[QC2_ATTR_ID]),
 		.sector = nla_get_u64(attrs[QC2_ATTR_SECTOR]),
 		.nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]),
+		.store_failed = attrs[QC2_ATTR_FAILED_STORE],
+		.failed_store = attrs[QC2_ATTR_FAILED_STORE] ?
+				nla_get_u32(attrs[QC2_ATTR_FAILED_STORE]) : 0,
 	};
 }
 

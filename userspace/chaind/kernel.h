@@ -9,6 +9,7 @@
 #ifndef CHAIND_KERNEL_H
 #define CHAIND_KERNEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <systemd/sd-event.h>
@@ -26,6 +27,9 @@ struct kernel_request {
 	uint64_t id;
 	uint64_t sector;
 	uint64_t nr_sectors;
+	/* A read of it has failed in that store: what was replied is bad. */
+	bool store_failed;
+	uint32_t failed_store;
 };
 
 struct kernel_device {
@@ -40,7 +44,7 @@ struct kernel_device {
 struct kernel_ops {
 	/*
 	 * May come more than once for the same request; does after a negative
-	 * return value.
+	 * return value, and when store_failed becomes true.
 	 */
 	int (*request)(void *arg, const struct kernel_request *req);
 	/* The device is gone or no longer ours; it is not registered now. */

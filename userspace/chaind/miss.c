@@ -31,6 +31,8 @@ struct request {
 	bool seen;		/* was looked at once */
 	bool was_marked;	/* a block of it, see cache_is_marked() */
 	bool ready;
+	bool store_failed;	/* the kernel says so; see note_failed() */
+	uint32_t failed_store;
 	struct waiters waits;
 	TAILQ_ENTRY(request) entry, ready_entry;
 };
@@ -334,6 +336,17 @@ static void drop_older(struct disk *disk, uint64_t generation)
 	}
 }
 
+/*
+ * The kernel could not read what it was told: the slots of the request in that
+ * store are bad.  HERE the cache is to be told to drop them.
+ */
+static void note_failed(struct request *req, const struct kernel_request *kreq)
+{
+	req->store_failed = true;
+	req->failed_store = kreq->failed_store;
+	make_ready(req);
+}
+
 int miss_request(struct disk *disk, const struct kernel_request *kreq)
 {
 	struct request *req, **found;
@@ -367,6 +380,8 @@ int miss_request(struct disk *disk, const struct kernel_request *kreq)
 			req->error = 0;
 			make_ready(req);
 		}
+		if (kreq->store_failed)
+			note_failed(req, kreq);
 		return 0;
 	}
 	req->disk = disk;
@@ -375,6 +390,8 @@ int miss_request(struct disk *disk, const struct kernel_request *kreq)
 	LIST_INIT(&req->waits);
 	TAILQ_INSERT_TAIL(&disk->requests, req, entry);
 	make_ready(req);
+	if (kreq->store_failed)
+		note_failed(req, kreq);
 	return 0;
 }
 

@@ -44,7 +44,10 @@
  *	so twice is no error.
  * @QC2_CMD_UNREGISTER: do; DEV.  Gives the device up; its requests wait.
  * @QC2_CMD_GET_PENDING: dump; DEV, flag RESEND.  One message for each request
- *	that was not handed out yet: DEV, GENERATION, ID, SECTOR, SECTORS.
+ *	that was not handed out yet: DEV, GENERATION, ID, SECTOR, SECTORS, and
+ *	FAILED_STORE if a read of the block has failed there: what was replied
+ *	before is bad, and is wanted from elsewhere.  A request may be handed out
+ *	a second time when that happens.
  *	With RESEND the requests handed out before are new again.
  * @QC2_CMD_REPLY: do; DEV, GENERATION, then either RUNS, or ID and ERRNO.
  *	RUNS is an array of struct qc2_run, sorted, without overlap.  It needs
@@ -89,6 +92,7 @@ enum qc2_cmd {
  * @QC2_ATTR_ERRNO: u32, 1 to 4095
  * @QC2_ATTR_RESEND: flag
  * @QC2_ATTR_RANGES: array of struct qc2_range, sorted, without overlap
+ * @QC2_ATTR_FAILED_STORE: u32, index of a store device that failed to be read
  */
 enum qc2_attr {
 	QC2_ATTR_UNSPEC,
@@ -106,6 +110,7 @@ enum qc2_attr {
 	QC2_ATTR_ERRNO,
 	QC2_ATTR_RESEND,
 	QC2_ATTR_RANGES,
+	QC2_ATTR_FAILED_STORE,
 	__QC2_ATTR_MAX,
 	QC2_ATTR_MAX = __QC2_ATTR_MAX - 1
 };

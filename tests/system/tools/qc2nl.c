@@ -24,6 +24,17 @@
  *	qc2nl handover DEV	two sockets pass the device on to each other
  *	qc2nl denied DEV	the caller may do nothing
  *	qc2nl zero DEV		say, unasked, that the whole disk is zeros
+ *	qc2nl copies DEV	be the daemon of a device each store of which holds the
+ *				virtual disk itself: name the first, for half of some
+ *				blocks the second, and for a block that is said to
+ *				have failed the one after that from then on;
+ *				prints "ready", and "failed SECTOR STORE" for each
+ *				request that says so
+ *	qc2nl stubborn DEV	the same, but name the first store always
+ *	qc2nl retold DEV	of such a device: name the first store for the front of
+ *				block 0, print "named", take a request for the block,
+ *				print "holding", see that it is told again when the
+ *				first store fails, and name the second
  *
  * DEV is MAJOR:MINOR.  Exit status 0 if all was as expected.
  */
@@ -49,6 +60,8 @@
 struct request {
 	uint32_t dev;
 	uint64_t generation, id, sector, nr_sectors;
+	bool failed;
+	uint32_t failed_store;
 };
 
 /* A loaded table, as GET_DEVICES shows it. */
@@ -64,6 +77,7 @@ static struct request *requests;	/* of the last dump */
 static unsigned int nr_requests;
 static struct table table;		/* the newest one of @dev */
 static bool overrun;			/* messages were lost: cleared by the user */
+static bool rung;			/* a doorbell has come: likewise */
 static uint32_t whole;			/* sectors of the disk, if answers cover it */
 
 static void __attribute__((noreturn)) die(const char *what, int err)
@@ -75,7 +89,8 @@ static void __attribute__((noreturn)) die(const char *what, int err)
 static int usage(void)
 {
 	fprintf(stderr, "usage: qc2nl identity [--rcvbuf BYTES] [--whole SECTORS] DEV... |\n"
-		"             hostile DEV OTHER | late|second|handover|denied|zero DEV\n"
+		"             hostile DEV OTHER |\n"
+		"             late|second|handover|denied|zero|copies|stubborn|retold DEV\n"
 		"DEV is MAJOR:MINOR\n");
 	return 2;
 }
@@ -165,7 +180,11 @@ static void on_request(struct nlattr **attrs)
 		.id = nla_get_u64(attrs[QC2_ATTR_ID]),
 		.sector = nla_get_u64(attrs[QC2_ATTR_SECTOR]),
 		.nr_sectors = nla_get_u64(attrs[QC2_ATTR_SECTORS]),
+		.failed = attrs[QC2_ATTR_FAILED_STORE],
 	};
+	if (attrs[QC2_ATTR_FAILED_STORE])
+		requests[nr_requests - 1].failed_store =
+			nla_get_u32(attrs[QC2_ATTR_FAILED_STORE]);
 }
 
 static void on_table(struct nlattr **attrs)
@@ -192,6 +211,8 @@ static int on_message(struct nl_msg *msg, void *arg)
 		on_request(attrs);
 	else if (hdr->cmd == QC2_CMD_GET_DEVICES)
 		on_table(attrs);
+	else if (hdr->cmd == QC2_CMD_DOORBELL)
+		rung = true;
 	return NL_OK;
 }
 
@@ -515,13 +536,14 @@ static void __attribute__((noreturn)) identity(char **devs, unsigned int nr_devs
 		while (receive(sock))
 			;
 		nr_requests = 0;
+		rung = false;
 		resend = overrun;
 		overrun = false;
 		for (i = 0; i < nr_devs; i++)
 			fetch(parse_dev(devs[i]), resend);
 		for (i = 0; i < nr_requests && answer(requests[i]); i++)
 			;
-		if (!nr_requests && !overrun)
+		if (!nr_requests && !overrun && !rung)
 			poll(&pfd, 1, timer_ms);
 	}
 }
@@ -970,6 +992,99 @@ static int zero(void)
 	return 0;
 }
 
+/* The halves of a block at these stores. */
+static struct nl_msg *halves_message(const struct request *req, uint32_t front, uint32_t back)
+{
+	uint64_t half = req->nr_sectors / 2;
+	struct qc2_run runs[2] = {
+		identity_run(req->sector, half),
+		identity_run(req->sector + half, req->nr_sectors - half),
+	};
+
+	runs[0].store = front;
+	runs[1].store = back;
+	return runs_message(req->generation, runs, sizeof(runs));
+}
+
+static struct nl_msg *copy_message(const struct request *req, uint32_t store)
+{
+	return halves_message(req, store, store);
+}
+
+/* Of two blocks of four one half is at the second store. */
+static struct nl_msg *mixed_message(const struct request *req)
+{
+	unsigned int kind = req->sector / QC2_BLOCK_SECTORS % 4;
+
+	return halves_message(req, kind == 1, kind == 2);
+}
+
+static void __attribute__((noreturn)) copies(bool stubborn)
+{
+	struct pollfd pfd = { .fd = nl_socket_get_fd(sock), .events = POLLIN };
+	unsigned int i, *stores_of;
+	int r;
+
+	register_sock();
+	get_table(sock);
+	stores_of = calloc(table.nr_sectors / QC2_BLOCK_SECTORS + 1, sizeof(*stores_of));
+	if (!stores_of)
+		die("blocks", -NLE_NOMEM);
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		while (receive(sock))
+			;
+		nr_requests = 0;
+		rung = false;
+		fetch(dev, false);
+		for (i = 0; i < nr_requests; i++) {
+			const struct request *req = &requests[i];
+			unsigned int *store = &stores_of[req->sector / QC2_BLOCK_SECTORS];
+
+			if (req->failed) {
+				printf("failed %llu %u\n", (unsigned long long)req->sector,
+				       req->failed_store);
+				fflush(stdout);
+				if (!stubborn && *store == req->failed_store)
+					*store += 1;
+			}
+			r = call(sock, *store || stubborn ? copy_message(req, *store) :
+							    mixed_message(req));
+			if (r && r != -ENODEV)	/* a table may go */
+				expect("reply", r, 0);
+		}
+		if (!nr_requests && !rung)
+			poll(&pfd, 1, 1000);
+	}
+}
+
+static int retold(void)
+{
+	struct qc2_run run = identity_run(0, 8);
+
+	register_sock();
+	get_table(sock);
+	expect("the front", call(sock, runs_message(table.generation, &run, sizeof(run))), 0);
+	puts("named");
+	fflush(stdout);
+	wait_for_request(0);
+	held = requests[0];
+	check("nothing has failed yet", nr_requests == 1 && !held.sector && !held.failed);
+	puts("holding");
+	fflush(stdout);
+
+	wait_for_request(0);
+	check("told again that it has failed", nr_requests == 1 && requests[0].id == held.id &&
+	      requests[0].failed && !requests[0].failed_store);
+	nr_requests = 0;
+	expect("fetching again", call(sock, pending_message(dev, false)), 0);
+	check("not a third time", !nr_requests);
+	check("until all are asked for", still_pending(&held) && requests[0].failed);
+	expect("the second store", call(sock, copy_message(&held, 1)), 0);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
@@ -1003,5 +1118,9 @@ int main(int argc, char **argv)
 		return denied();
 	if (!strcmp(mode, "zero"))
 		return zero();
+	if (!strcmp(mode, "copies") || !strcmp(mode, "stubborn"))
+		copies(!strcmp(mode, "stubborn"));
+	if (!strcmp(mode, "retold"))
+		return retold();
 	return usage();
 }
