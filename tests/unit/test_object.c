@@ -26,6 +26,25 @@ static struct object *get(struct qc2_packed *packed, uint64_t size)
 	return obj;
 }
 
+/* The cache has an object for longer than it is there. */
+static void test_key_is_of_list(void **state)
+{
+	struct qc2_packed *wrong = make_packed(4096), *right = make_packed(8192);
+	struct object *obj = get(wrong, DISK);
+	uint8_t key[sizeof(obj->key)];
+
+	memcpy(key, obj->key, sizeof(key));
+	object_put(obj);
+	obj = get(right, DISK);
+	assert_memory_not_equal(obj->key, key, sizeof(key));
+	object_put(obj);
+	obj = get(wrong, DISK);
+	assert_memory_equal(obj->key, key, sizeof(key));
+	object_put(obj);
+	qc2_packed_put(wrong);
+	qc2_packed_put(right);
+}
+
 /* A manifest that is wrong does not tell other disks what is in an image. */
 static void test_unpacked(void **state)
 {
@@ -69,6 +88,7 @@ static void test_views(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_key_is_of_list),
 		cmocka_unit_test(test_unpacked),
 		cmocka_unit_test(test_views),
 	};

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 
 #include "object.h"
 
@@ -47,6 +48,28 @@ static int make_key(uint8_t *key, const char *url, uint64_t size,
 	     EVP_DigestUpdate(md, view, strlen(view) + 1) &&
 	     EVP_DigestFinal_ex(md, key, NULL);
 	EVP_MD_CTX_free(md);
+	return ok;
+}
+
+/*
+ * What a list of clusters is called.  The cache knows the object by its key for longer than
+ * the object is there, so the key has to say all that makes a difference.
+ */
+static bool name_packed(char *name, const struct qc2_packed *packed)
+{
+	const int kind[] = { packed->cluster_bits, packed->compression };
+	unsigned char digest[SHA256_DIGEST_LENGTH];
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	unsigned int i;
+	int ok;
+
+	ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
+	     EVP_DigestUpdate(md, kind, sizeof(kind)) &&
+	     EVP_DigestUpdate(md, packed->v, packed->nr * sizeof(*packed->v)) &&
+	     EVP_DigestFinal_ex(md, digest, NULL);
+	EVP_MD_CTX_free(md);
+	for (i = 0; ok && i < sizeof(digest); i++)
+		sprintf(name + 2 * i, "%02x", digest[i]);
 	return ok;
 }
 
@@ -114,26 +137,17 @@ struct object *object_get_unpacked(const char *url, uint64_t size,
 				   struct qc2_packed *packed,
 				   uint64_t virtual_size)
 {
-	struct object *obj = NULL;
-	unsigned int nr;
-	char *view;
+	struct object *obj;
+	char list[2 * SHA256_DIGEST_LENGTH + 1], *view;
 
-	for (nr = 0; !obj; nr++) {
-		if (asprintf(&view, "unpacked %u%s%s", nr, snapshot ? "#" : "",
-			     snapshot ? snapshot : "") < 0)
-			return NULL;
-		obj = get(url, size, version, view, virtual_size);
-		free(view);
-		if (!obj)
-			return NULL;
-		if (!obj->packed)
-			obj->packed = qc2_packed_ref(packed);
-		if (obj->size != virtual_size ||
-		    !qc2_packed_same(obj->packed, packed)) {
-			object_put(obj);
-			obj = NULL;
-		}
-	}
+	if (!name_packed(list, packed) ||
+	    asprintf(&view, "unpacked %llu %s%s%s", (unsigned long long)virtual_size, list,
+		     snapshot ? "#" : "", snapshot ? snapshot : "") < 0)
+		return NULL;
+	obj = get(url, size, version, view, virtual_size);
+	free(view);
+	if (obj && !obj->packed)
+		obj->packed = qc2_packed_ref(packed);
 	return obj;
 }
 
