@@ -89,6 +89,8 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -pthread
 
 $(BUILD)/tests/unit/test_cache_index: $(BUILD)/userspace/chaind/cache_index.o
+$(BUILD)/tests/unit/test_cache_space: $(BUILD)/userspace/chaind/cache_space.o
+$(BUILD)/tests/unit/test_cache_names: $(BUILD)/userspace/chaind/cache_names.o
 $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
 	multi.o pool.o object.o cache_names.o origin.o replica.o log.o)
@@ -97,6 +99,8 @@ $(BUILD)/tests/unit/test_live: $(addprefix $(BUILD)/userspace/chaind/,live.o obj
 $(BUILD)/tests/unit/test_fill: $(addprefix $(BUILD)/userspace/chaind/,fill.o live.o plan.o object.o cache_names.o origin.o resolve.o log.o)
 $(BUILD)/tests/unit/test_object: $(addprefix $(BUILD)/userspace/chaind/,object.o cache_names.o origin.o log.o)
 $(BUILD)/tests/unit/test_miss: $(addprefix $(BUILD)/userspace/chaind/,miss.o plan.o object.o cache_names.o origin.o resolve.o log.o)
+$(BUILD)/tests/unit/test_region: $(addprefix $(BUILD)/userspace/chaind/,region.o \
+	region_store.o transfer.o multi.o pool.o object.o cache_names.o origin.o log.o)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) -lcmocka
 

@@ -7,11 +7,18 @@
 #include "fuzz.h"
 #include "url.h"
 
-static void check(const struct qc2_config *cfg)
+static void check_prefix(const char *prefix)
 {
 	struct qc2_err err;
 	char *again;
 
+	assert(!qc2_url_prefix(prefix, &again, &err));
+	assert(!strcmp(prefix, again));
+	free(again);
+}
+
+static void check(const struct qc2_config *cfg)
+{
 	assert(cfg->socket[0] == '/' && cfg->run_dir[0] == '/');
 	assert(cfg->cache_path[0] == '/' && cfg->tip_dir[0] == '/');
 	assert(!cfg->group || cfg->group[0]);
@@ -24,11 +31,13 @@ static void check(const struct qc2_config *cfg)
 	assert(cfg->low_speed_time_s && cfg->low_speed_time_s <= 3600);
 	assert(cfg->extension_bytes >= 64 << 10 &&
 	       cfg->extension_bytes <= 64 << 20);
-	for (size_t i = 0; i < cfg->nr_allow; i++) {
-		assert(!qc2_url_prefix(cfg->allow[i], &again, &err));
-		assert(!strcmp(cfg->allow[i], again));
-		free(again);
-	}
+	assert(cfg->region_timeout_ms >= 10 && cfg->region_timeout_ms <= 60000);
+	for (size_t i = 0; i < cfg->nr_allow; i++)
+		check_prefix(cfg->allow[i]);
+	for (size_t i = 0; i < cfg->nr_region_stores; i++)
+		check_prefix(cfg->region_stores[i]);
+	if (cfg->region_cache)
+		check_prefix(cfg->region_cache);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -72,6 +72,11 @@ static void test_defaults(void **state)
 	assert_int_equal(cfg.connections, 64);
 	assert_int_equal(cfg.extension_bytes, 2 << 20);
 	assert_true(cfg.connect_timeout_s > 0 && cfg.low_speed_time_s > 0);
+	assert_null(cfg.region_cache);
+	assert_null(cfg.region_key_file);
+	assert_int_equal(cfg.nr_region_stores, 0);
+	assert_false(cfg.region_private);
+	assert_int_equal(cfg.region_timeout_ms, 1000);
 	qc2_config_free(&cfg);
 }
 
@@ -87,7 +92,9 @@ static void test_every_key(void **state)
 	      "    http://other:80/y\n"
 	      "allow = https://h2\n"
 	      "[store]\nca_file=/a/ca\nsites_file=/a/stores\nconnections=3\nconnect_timeout_s=4\n"
-	      "low_speed_time_s=5\nextension=512K\nallow_local_addresses=yes", &cfg);
+	      "low_speed_time_s=5\nextension=512K\nallow_local_addresses=yes\n"
+	      "[region]\ncache = S3://bucket/tenant\nstores = s3://near https://n/x\n"
+	      "   http://n2/\nkey_file=/a/k\nprivate = yes\ntimeout_ms = 77\n", &cfg);
 	assert_string_equal(cfg.socket, "/a/s");
 	assert_string_equal(cfg.run_dir, "/a/r");
 	assert_string_equal(cfg.group, "disk");
@@ -107,6 +114,14 @@ static void test_every_key(void **state)
 	assert_int_equal(cfg.low_speed_time_s, 5);
 	assert_true(cfg.allow_local_addresses);
 	assert_int_equal(cfg.extension_bytes, 512 << 10);
+	assert_string_equal(cfg.region_cache, "s3://bucket/tenant/");
+	assert_int_equal(cfg.nr_region_stores, 3);
+	assert_string_equal(cfg.region_stores[0], "s3://near/");
+	assert_string_equal(cfg.region_stores[1], "https://n/x/");
+	assert_string_equal(cfg.region_stores[2], "http://n2/");
+	assert_string_equal(cfg.region_key_file, "/a/k");
+	assert_true(cfg.region_private);
+	assert_int_equal(cfg.region_timeout_ms, 77);
 	qc2_config_free(&cfg);
 }
 
@@ -149,6 +164,9 @@ static void test_mistakes(void **state)
 	refused("[chain]\npath = /x\n", 2, "unknown key \"path\" in [chain]");
 	refused("[store]\nconnections\n", 2, "KEY = VALUE");
 	refused("[store\nconnections=1\n", 1, "[section]");
+	refused("[region]\ncache = nbd://h/\n", 2, "nbd");
+	refused("[region]\nstores = s3://abc ftp://h/\n", 2, "ftp");
+	refused("[region]\ntimeout_ms = 9\n", 2, "from 10 to 60000");
 	refused("[store]\nconnections = 0\n", 2, "from 1 to 1024");
 	refused("[store]\nconnections = many\n", 2, "from 1 to 1024");
 	refused("[store]\nconnections = 4294967297\n", 2, "from 1 to 1024");

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "../../userspace/chaind/bring.h"
 #include "../../userspace/chaind/disk.h"
 #include "../../userspace/chaind/fill.h"
 #include "../../userspace/chaind/opening.h"
@@ -27,6 +28,7 @@ struct fetched {
 static struct chaind chaind;
 static struct disk disks[2];
 static struct object *object;
+static struct qc2_link top;
 static struct qc2_chain chains[2];
 static struct fill *fills[2];
 static bool cached[NR_BLOCKS];
@@ -42,6 +44,11 @@ uint32_t cache_lookup(struct cache *cache, const struct object *obj, uint32_t bl
 {
 	assert_ptr_equal(obj, object);
 	return cached[block] ? block : CACHE_NO_SLOT;
+}
+
+bool cache_is_hidden(const struct cache *cache, uint32_t slot)
+{
+	return false;
 }
 
 bool cache_is_marked(const struct cache *cache, uint32_t slot)
@@ -69,7 +76,7 @@ void fetch_stats_put(struct fetch_stats *stats)
 	free(stats);
 }
 
-int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **blocks,
+int bring_start(struct chaind *unused, enum fetch_class class, struct block **blocks,
 		unsigned int nr, struct fetch_stats *stats)
 {
 	struct fetched *f = &fetches[nr_fetches++];
@@ -181,8 +188,10 @@ static int setup(void **state)
 	snprintf(url, sizeof(url), "https://host%u/image", number++);
 	object = object_get(url, (uint64_t)NR_BLOCKS * BLOCK, "v");
 	assert_non_null(object);
+	top.url = url;
 	for (i = 0; i < 2; i++) {
-		chains[i] = (struct qc2_chain){ .refs = 1, .from_manifest = !i };
+		chains[i] = (struct qc2_chain){ .refs = 1, .from_manifest = !i, .links = &top,
+						.nr_links = 1 };
 		disks[i] = (struct disk){
 			.chaind = &chaind, .state = DISK_OPEN, .chain = &chains[i],
 			.objects = &object, .info.url = url,

@@ -7,9 +7,11 @@
 #include <errno.h>
 
 #include "../../userspace/chaind/bring.h"
+#include "../../userspace/chaind/bypass.h"
 #include "../../userspace/chaind/disk.h"
 #include "../../userspace/chaind/miss.h"
 #include "../../userspace/chaind/opening.h"
+#include "../../userspace/chaind/region.h"
 #include "testing.h"
 
 #define NR_BLOCKS	4
@@ -18,12 +20,13 @@
 static struct chaind chaind;
 static struct disk disks[2];
 static struct object *objects[2];
-static struct qc2_chain chains[2], walked;
+static struct qc2_link top = { .url = (char *)"http://host/image" };
+static struct qc2_chain chains[2], walked = { .links = &top, .nr_links = 1 };
 static struct qc2_digests digests;
 static uint8_t digest[NR_BLOCKS][QC2_DIGEST_LEN];
 static struct qc2_digest_run run = { .nr = NR_BLOCKS };
 static struct block *fetched[16];
-static unsigned int nr_fetched, nr_errors, nr_runs;
+static unsigned int nr_fetched, nr_errors, nr_runs, nr_bad;
 static bool cached[NR_BLOCKS];
 
 const struct qc2_index *disk_index(struct disk *disk, uint64_t sector,
@@ -64,6 +67,13 @@ void cache_ask(struct cache *cache, uint32_t slot, bool first)
 {
 }
 
+void cache_bad_slot(struct cache *cache, uint32_t slot)
+{
+	assert_true(cached[slot]);
+	cached[slot] = false;
+	nr_bad++;
+}
+
 bool cache_is_hidden(const struct cache *cache, uint32_t slot)
 {
 	return false;
@@ -89,6 +99,10 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 }
 
 void fetch_want(struct block *block)
+{
+}
+
+void region_want(struct block *block)
 {
 }
 
@@ -152,7 +166,7 @@ static int setup(void **state)
 		};
 		TAILQ_INIT(&disks[i].requests);
 	}
-	nr_fetched = nr_errors = nr_runs = 0;
+	nr_fetched = nr_errors = nr_runs = nr_bad = 0;
 	memset(cached, 0, sizeof(cached));
 	return 0;
 }
@@ -266,12 +280,43 @@ static void test_damaged(void **state)
 	assert_true(TAILQ_EMPTY(&disks[0].requests));
 }
 
+/* What the kernel could not read from that store is brought again, and nothing else. */
+static void test_store_failed(void **state)
+{
+	struct kernel_request req = {
+		.generation = 1, .id = 1, .sector = QC2_BLOCK_SECTORS,
+		.nr_sectors = QC2_BLOCK_SECTORS, .store_failed = true,
+		.failed_store = BYPASS_STORE,
+	};
+
+	cached[0] = cached[1] = true;
+	assert_int_equal(miss_request(&disks[1], &req), 0);
+	run_events();
+	assert_int_equal(nr_runs, 1);
+	assert_int_equal(nr_bad, 0);
+
+	req.id++;
+	req.failed_store = CACHE_STORE;
+	assert_int_equal(miss_request(&disks[1], &req), 0);
+	run_events();
+	assert_int_equal(nr_bad, 1);
+	assert_true(cached[0]);
+	assert_int_equal(nr_fetched, 1);
+	assert_int_equal(nr_runs, 1);
+	ends(0, 0);
+	run_events();
+	assert_int_equal(nr_bad, 1);
+	assert_int_equal(nr_runs, 2);
+	assert_true(TAILQ_EMPTY(&disks[1].requests));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_other_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_walk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_store_failed, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,6 +88,7 @@ int bring_start(struct chaind *unused, enum fetch_class class, struct block **bl
 	return 0;
 }
 
+/* There is none. */
 /* All that was fetched so far is in the cache. */
 static void land(void)
 {
@@ -602,15 +603,18 @@ static void test_packed(void **state)
 	}
 }
 
-static void test_digests(void **state)
+static void read_with_digests(bool elsewhere)
 {
 	static uint8_t digest[16][QC2_DIGEST_LEN];
 	static struct qc2_digest_run run = { .object = 0, .block = 10, .nr = 16 };
 	static struct qc2_digests digests = { .runs = &run, .nr_runs = 1, .v = digest, .nr = 16 };
+	struct qc2_link top = { .url = elsewhere ? "https://elsewhere/top" : objects[0]->url };
+	struct qc2_chain chain = { .links = &top, .nr_links = 1 };
 	unsigned int i, n, nr = 0;
 
 	for (i = 0; i < 16; i++)
 		memset(digest[i], i + 1, QC2_DIGEST_LEN);
+	disk.chain = &chain;
 	disk.digests = &digests;
 	make_far(0);
 	build_plain();
@@ -623,6 +627,7 @@ static void test_digests(void **state)
 
 			assert_int_equal(block->has_digest, has);
 			assert_int_equal(plan_has_own_digest(&disk, 0, block), has);
+			assert_int_equal(block->vouched, has && !elsewhere);
 			if (has)
 				assert_memory_equal(block->digest, digest[block->nr - 10],
 						    QC2_DIGEST_LEN);
@@ -630,6 +635,17 @@ static void test_digests(void **state)
 		}
 	}
 	assert_int_equal(nr, 1 + LARGEST);
+}
+
+static void test_digests(void **state)
+{
+	read_with_digests(false);
+}
+
+/* A manifest vouches for nobody else's images. */
+static void test_digests_elsewhere(void **state)
+{
+	read_with_digests(true);
 }
 
 #define TEST(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -653,6 +669,7 @@ int main(void)
 		TEST(test_stream_chunks),
 		TEST(test_packed),
 		TEST(test_digests),
+		TEST(test_digests_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -768,6 +768,33 @@ static void test_put(void **state)
 	assert_in(f.server.requests[2], "If-None-Match: *\r\n");
 }
 
+#define DONE	"HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: 0\r\n\r\n"
+
+/* Over one connection, without second tries, and to an end when that is wanted. */
+static void test_background(void **state)
+{
+	static const char *const answers[] = { DONE, DONE, BUSY, DONE, NULL };
+	_Atomic bool stop = false;
+	struct qc2_err err;
+	struct fixture f;
+	int i;
+
+	server_start(&f.server, answers);
+	configure_s3(&f);
+	f.cfg.stop = &stop;
+	f.cfg.connections = qc2_connections_new();
+	assert_non_null(f.cfg.connections);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, NULL, NULL, &err),
+				 i == 2 ? -EAGAIN : 0);
+	stop = true;
+	assert_true(qc2_put(&f.cfg, "s3://bucket/a", "01234567", 8, NULL, NULL, &err) < 0);
+	curl_share_cleanup(f.cfg.connections);
+	finish(&f);
+	assert_int_equal(f.server.nr_requests, 4);
+	assert_int_equal(f.server.connections, 1);
+}
+
 #define STARTED	"HTTP/1.1 200 OK\r\nContent-Length: 96\r\n\r\n" \
 	"<InitiateMultipartUploadResult><UploadId>up/1+=</UploadId></InitiateMultipartUploadResult>\n\n\n\n\n\n"
 #define PART	"HTTP/1.1 200 OK\r\nETag: \"p\"\r\nContent-Length: 0\r\n\r\n"
@@ -963,6 +990,7 @@ int main(void)
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_list_azure),
 		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_background),
 		cmocka_unit_test(test_multipart),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_files),

@@ -302,6 +302,13 @@ static json_t *cache_part(const json_t *cache)
 			 "trouble", json_object_get(cache, "trouble"));
 }
 
+static json_t *region_part(const json_t *reply)
+{
+	json_t *from = json_object_get(reply, "region");
+
+	return json_is_object(from) ? json_incref(from) : json_null();
+}
+
 /* What the daemon has a list of, as it is. */
 static json_t *list_of(const json_t *reply, const char *key)
 {
@@ -323,6 +330,7 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 				    json_pack("{s:b, s:n, s:n, s:s}", "running", 0, "version",
 					      "pid", "error", why.msg));
 		json_object_set_new(doc, "cache", json_null());
+		json_object_set_new(doc, "region", json_null());
 		json_object_set_new(doc, "stores", json_array());
 		json_object_set_new(doc, "pulls", json_array());
 		return;
@@ -334,6 +342,7 @@ static void collect_daemon(const struct ctl *ctl, json_t *doc, const char *only)
 	json_object_set_new(doc, "cache", cache_part(json_object_get(reply, "cache")));
 	json_object_set_new(doc, "stores", list_of(reply, "stores"));
 	json_object_set_new(doc, "pulls", list_of(reply, "pulls"));
+	json_object_set_new(doc, "region", region_part(reply));
 	json_array_foreach(json_object_get(reply, "disks"), i, from) {
 		const char *name = client_str(from, "name");
 		json_t *disk;
@@ -528,6 +537,31 @@ static void print_pull(const json_t *pull)
 		print_field("stalled", client_str(pull, "stalled"));
 }
 
+static void print_region(const json_t *region)
+{
+	char a[OUT_SIZE_LEN];
+
+	fputs("regional cache: ", stdout);
+	out_text(stdout, client_str(region, "url"));
+	printf(", %" PRIu64 " hits (%s), %" PRIu64 " misses, %" PRIu64 " bad, %" PRIu64
+	       " too slow, %" PRIu64 " errors; %" PRIu64 " stored, %" PRIu64 " dropped, %" PRIu64
+	       " failed\n", client_u64(region, "hits"), human(a, region, "bytes"),
+	       client_u64(region, "misses"), client_u64(region, "bad"),
+	       client_u64(region, "slow"), client_u64(region, "errors"),
+	       client_u64(region, "stored"), client_u64(region, "dropped"),
+	       client_u64(region, "store_errors"));
+	if (*client_str(region, "trouble")) {
+		printf("  not used for %" PRIu64 " s: ", client_u64(region, "trouble_s"));
+		out_text(stdout, client_str(region, "trouble"));
+		putchar('\n');
+	}
+	if (*client_str(region, "store_trouble")) {
+		fputs("  not written to: ", stdout);
+		out_text(stdout, client_str(region, "store_trouble"));
+		putchar('\n');
+	}
+}
+
 int status_show(struct ctl *ctl, struct qc2_err *err)
 {
 	const char *only = ctl->arg[0];
@@ -550,6 +584,8 @@ int status_show(struct ctl *ctl, struct qc2_err *err)
 		print_cache(cache);
 	json_array_foreach(json_object_get(doc, "pulls"), i, pull)
 		print_pull(pull);
+	if (json_is_object(json_object_get(doc, "region")))
+		print_region(json_object_get(doc, "region"));
 	if (json_is_true(json_object_get(daemon, "running"))) {
 		printf("chaind: version %s, process %" PRIu64 "\n", client_str(daemon, "version"),
 		       client_u64(daemon, "pid"));

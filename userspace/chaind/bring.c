@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "chaind.h"
 #include "miss.h"
+#include "region.h"
 
 struct bring {
 	struct chaind *chaind;
@@ -17,16 +18,26 @@ struct bring {
 	struct block *blocks[];
 };
 
+static int start(struct chaind *chaind, enum fetch_class class, struct block **blocks,
+		 unsigned int nr, struct fetch_stats *stats)
+{
+	if (chaind->region)
+		return region_fetch(chaind->region, class, blocks, nr, stats);
+	return fetch_start(chaind->fetcher, class, blocks, nr, stats);
+}
+
 static void fetch(struct bring *b, struct block **blocks, unsigned int nr)
 {
-	int ret = fetch_start(b->chaind->fetcher, b->class, blocks, nr, b->stats);
+	int ret = start(b->chaind, b->class, blocks, nr, b->stats);
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
-		if (ret)
+		if (ret) {
 			miss_block_done(blocks[i], ret);
-		else if (!LIST_EMPTY(&blocks[i]->waiters))
-			fetch_want(blocks[i]);		/* since it was looked for */
+		} else if (!LIST_EMPTY(&blocks[i]->waiters)) {	/* since it was looked for */
+			region_want(blocks[i]);
+			fetch_want(blocks[i]);
+		}
 	}
 }
 
@@ -81,5 +92,5 @@ int bring_start(struct chaind *chaind, enum fetch_class class, struct block **bl
 		return 0;
 	}
 	free(b);
-	return fetch_start(chaind->fetcher, class, blocks, nr, stats);
+	return start(chaind, class, blocks, nr, stats);
 }

@@ -22,6 +22,8 @@
 #include "err.h"
 #include "object.h"
 
+/* Stores of a table. */
+#define CACHE_STORE		0
 #define BYPASS_STORE		1
 #define BYPASS_NO_SLOT		UINT32_MAX
 

@@ -24,6 +24,7 @@
 struct control;
 struct disk;
 struct misses;
+struct region;
 struct replicas;
 
 TAILQ_HEAD(disk_list, disk);
@@ -36,6 +37,7 @@ struct chaind {
 	struct kernel *kernel;
 	struct cache *cache;
 	struct fetcher *fetcher;
+	struct region *region;		/* NULL: there is none */
 	struct replicas *replicas;
 	struct pool *open_pool;		/* headers, and windows of the index */
 	struct pool *table_pool;	/* all of the index */

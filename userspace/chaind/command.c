@@ -10,6 +10,7 @@
 #include "fetch.h"
 #include "miss.h"
 #include "pull.h"
+#include "region.h"
 
 /* Who waits for a chain to be opened. */
 struct pending {
@@ -258,6 +259,30 @@ static json_t *stores_status(void)
 	return stores;
 }
 
+static json_t *region_status(const struct region *region)
+{
+	struct region_stats s;
+
+	if (!region)
+		return json_null();
+	region_get_stats(region, &s);
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI sI so so so}",
+			 "url", s.url,
+			 "hits", (json_int_t)s.hits,
+			 "misses", (json_int_t)s.misses,
+			 "bad", (json_int_t)s.bad,
+			 "slow", (json_int_t)s.slow,
+			 "errors", (json_int_t)s.errors,
+			 "bytes", (json_int_t)s.bytes,
+			 "stored", (json_int_t)s.store.stored,
+			 "dropped", (json_int_t)s.store.dropped,
+			 "store_errors", (json_int_t)s.store.errors,
+			 "queued", (json_int_t)s.store.queued,
+			 "trouble", text_or_null(s.trouble->msg),
+			 "trouble_s", s.trouble->msg[0] ? json_integer(s.trouble_s) : json_null(),
+			 "store_trouble", text_or_null(s.store.trouble->msg));
+}
+
 static json_t *links_status(const struct disk *disk)
 {
 	json_t *links = json_array();
@@ -364,9 +389,10 @@ static json_t *do_status(struct chaind *chaind, json_t *request)
 		if (!disk->unnamed && (!name || !strcmp(name, disk->info.name)))
 			json_array_append_new(disks, disk_status(disk));
 	}
-	return json_pack("{sb ss si so so so so}", "ok", 1, "version", QC2_VERSION,
+	return json_pack("{sb ss si so so so so so}", "ok", 1, "version", QC2_VERSION,
 			 "pid", (int)getpid(), "cache", cache_status(chaind),
-			 "stores", stores_status(), "disks", disks,
+			 "region", region_status(chaind->region), "stores", stores_status(),
+			 "disks", disks,
 			 "pulls", pulls_status());
 }
 

@@ -69,6 +69,8 @@ struct fetcher {
 	struct cache *cache;
 	unsigned int connections;
 	void (*block_done)(struct block *block, int ret);
+	void (*share)(void *arg, const struct block *block, const void *data);
+	void *share_arg;
 	struct transfers *transfers;
 	struct pool *unpack_pool;
 	unsigned int nr_ahead;		/* fetches of that class so far */
@@ -177,10 +179,13 @@ static void landed(void *arg, int ret)
 static void land_block(struct fetch *fetch, struct cache_buf *buf)
 {
 	struct block *block = fetch->blocks[fetch->next];
+	struct fetcher *fetcher = fetch->fetcher;
 	unsigned int bytes = block_bytes(fetch, fetch->next);
 
 	memset((char *)buf->mem + bytes, 0, QC2_BLOCK_BYTES - bytes);
 	block->fetch = NULL;
+	if (block->share)
+		fetcher->share(fetcher->share_arg, block, buf->mem);
 	cache_write(buf, fetch->obj, block->nr, &fetch->span, fetch->nr - fetch->next,
 		    LIST_EMPTY(&block->waiters) ? SPACE_AHEAD : SPACE_USED, &block->marked,
 		    block->has_digest ? block->digest : NULL, landed, block);
@@ -980,6 +985,11 @@ static unsigned int count_waiting(const struct fetch_list *list)
 	return n;
 }
 
+void fetch_wake(struct fetcher *fetcher)
+{
+	wake_pump(fetcher);
+}
+
 unsigned int fetch_waiting(const struct origin *o)
 {
 	return count_waiting(&o->queue[FETCH_DEMAND]) + count_waiting(&o->running_list) +
@@ -1015,6 +1025,14 @@ int fetcher_new(struct fetcher **out, sd_event *event, struct cache *cache,
 		return ret;	/* the program ends */
 	*out = fetcher;
 	return 0;
+}
+
+void fetcher_share(struct fetcher *fetcher,
+		   void (*share)(void *arg, const struct block *block, const void *data),
+		   void *arg)
+{
+	fetcher->share = share;
+	fetcher->share_arg = arg;
 }
 
 void fetcher_stop(struct fetcher *fetcher)

@@ -61,6 +61,14 @@ int fetcher_new(struct fetcher **fetcher, sd_event *event,
 		unsigned int connections,
 		void (*block_done)(struct block *block, int ret));
 
+/*
+ * Who is shown the bytes of each block whose @share is set, before they are verified and
+ * written into the cache.
+ */
+void fetcher_share(struct fetcher *fetcher,
+		   void (*share)(void *arg, const struct block *block, const void *data),
+		   void *arg);
+
 /* For the end of the program: stops the threads. */
 void fetcher_stop(struct fetcher *fetcher);
 
@@ -78,6 +86,9 @@ int fetch_start(struct fetcher *fetcher, enum fetch_class class, struct block **
 
 /* A request has begun to wait for a block on its way. */
 void fetch_want(struct block *block);
+
+/* Others than fetches gave a connection or a buffer back. */
+void fetch_wake(struct fetcher *fetcher);
 
 /* Blocks that reads wait for, of an origin. */
 unsigned int fetch_waiting(const struct origin *o);

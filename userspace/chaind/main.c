@@ -29,6 +29,7 @@
 #include "disk.h"
 #include "log.h"
 #include "miss.h"
+#include "region.h"
 #include "replica.h"
 
 #define OPEN_THREADS	16
@@ -227,7 +228,12 @@ static int setup_parts(struct qc2_err *err)
 		ret = fetcher_new(&chaind.fetcher, chaind.event, chaind.cache,
 				  &chaind.store_cfg, chaind.cfg.connections,
 				  miss_block_done);
-	return ret ? qc2_fail(err, -ret, "setup: %s", strerror(-ret)) : 0;
+	if (ret)
+		return qc2_fail(err, -ret, "setup: %s", strerror(-ret));
+	if (chaind.cfg.region_cache)
+		ret = region_new(&chaind.region, chaind.event, chaind.cache, chaind.fetcher,
+				 &chaind.cfg, &chaind.store_cfg, miss_block_done, err);
+	return ret;
 }
 
 /* Ends what runs in threads.  The rest goes with the process. */
@@ -238,6 +244,7 @@ static void stop(void)
 	disks_cancel_opening(&chaind);
 	pool_free(chaind.open_pool);
 	pool_free(chaind.table_pool);
+	region_stop(chaind.region);
 	fetcher_stop(chaind.fetcher);
 	replicas_stop(chaind.replicas);
 	cache_close(chaind.cache);

@@ -14,6 +14,7 @@
 #include "miss.h"
 #include "opening.h"
 #include "plan.h"
+#include "region.h"
 #include "resolve.h"
 
 /* A reply tells what is known of the 2 MiB around the request. */
@@ -194,6 +195,7 @@ static int wait_for(struct request *req, const struct piece *piece, bool *fetche
 	wait->own_digest = plan_has_own_digest(req->disk, piece->object, block);
 	LIST_INSERT_HEAD(&block->waiters, wait, by_block);
 	LIST_INSERT_HEAD(&req->waits, wait, by_request);
+	region_want(block);
 	fetch_want(block);
 	return 0;
 }
@@ -227,6 +229,21 @@ static int found_cached(struct request *req, const struct piece *piece)
 	return 0;
 }
 
+/* What the kernel could not read is brought again.  Which part is bad it does not say. */
+static void drop_failed(struct request *req, const struct qc2_index *idx)
+{
+	struct disk *disk = req->disk;
+	struct resolve res;
+	struct piece piece;
+
+	req->store_failed = false;
+	resolve_start(&res, disk->chaind->cache, idx, disk->objects, req->sector,
+		      req->nr_sectors);
+	while (resolve_next(&res, &piece))
+		if (piece.kind == PIECE_CACHED && piece.store == req->failed_store)
+			cache_bad_slot(disk->chaind->cache, piece.slot);
+}
+
 static void look_at(struct request *req)
 {
 	struct disk *disk = req->disk;
@@ -241,6 +258,8 @@ static void look_at(struct request *req)
 	idx = disk_index(disk, req->sector, req->nr_sectors, &to);
 	if (!idx)
 		return;		/* miss_retry() comes back */
+	if (req->store_failed)
+		drop_failed(req, idx);
 	resolve_start(&res, disk->chaind->cache, idx, disk->objects,
 		      req->sector, req->nr_sectors);
 	while (!ret && resolve_next(&res, &piece)) {
@@ -336,10 +355,7 @@ static void drop_older(struct disk *disk, uint64_t generation)
 	}
 }
 
-/*
- * The kernel could not read what it was told: the slots of the request in that
- * store are bad.  HERE the cache is to be told to drop them.
- */
+/* The kernel could not read what it was told. */
 static void note_failed(struct request *req, const struct kernel_request *kreq)
 {
 	req->store_failed = true;

@@ -35,6 +35,7 @@
 struct block;
 struct fetch;
 struct fetcher;
+struct find;
 struct request;
 
 /* A request that waits for a block. */
@@ -67,6 +68,8 @@ struct block {
 	struct fetcher *fetcher;	/* that brings it */
 	struct fetch *fetch;		/* the same, until the cache has it */
 	bool marked;			/* see cache_is_marked() */
+	struct find *find;		/* in the regional cache, until it is known */
+	bool share;			/* it is to be stored there when it comes */
 	bool has_digest;
 	bool vouched;			/* what has that digest may be taken for it */
 	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */

@@ -125,8 +125,7 @@ static bool fetch_some(struct disk *disk, struct fetch_stats *stats, enum fetch_
 			break;
 		set_digest(disk, object, blocks[nr]);
 	}
-	if (nr == end - first &&
-	    !bring_start(disk->chaind, class, blocks, nr, stats))
+	if (nr == end - first && !bring_start(disk->chaind, class, blocks, nr, stats))
 		return true;
 	while (nr)
 		block_free(blocks[--nr]);

@@ -3,9 +3,6 @@
 #include "bypass.h"
 #include "resolve.h"
 
-/* In every table. */
-#define CACHE_STORE	0
-
 void resolve_start(struct resolve *res, struct cache *cache,
 		   const struct qc2_index *idx,
 		   struct object *const *objects, uint64_t sector,

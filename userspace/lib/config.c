@@ -14,12 +14,16 @@
 #include "config.h"
 #include "url.h"
 
-enum key_type { KEY_PATH, KEY_TEXT, KEY_SIZE, KEY_NUMBER, KEY_BOOL, KEY_PREFIXES };
+enum key_type {
+	KEY_PATH, KEY_TEXT, KEY_SIZE, KEY_NUMBER, KEY_BOOL,
+	KEY_PREFIX,			/* of URLs; empty: NULL */
+	KEY_PREFIXES			/* a list, with its length in @nr_offset */
+};
 
 static const struct key {
 	const char *section, *name;
 	enum key_type type;
-	size_t offset;			/* in struct qc2_config */
+	size_t offset, nr_offset;	/* in struct qc2_config */
 	uint64_t min, max;
 	const char *value;		/* default */
 } keys[] = {
@@ -32,15 +36,15 @@ static const struct key {
 	{ "cache", "path", KEY_PATH, FIELD(cache_path),
 	  .value = "/var/lib/qcow2chain/cache" },
 	{ "cache", "size", KEY_SIZE, FIELD(cache_size),
-	  1ULL << 20, 1ULL << 50, "10G" },
+	  .min = 1ULL << 20, .max = 1ULL << 50, .value = "10G" },
 	{ "cache", "index", KEY_TEXT, FIELD(cache_index), .value = "" },
 	{ "cache", "scrub_rate", KEY_SIZE, FIELD(cache_scrub_rate),
-	  0, 1ULL << 32, "1M" },
+	  .min = 0, .max = 1ULL << 32, .value = "1M" },
 	{ "tip", "dir", KEY_PATH, FIELD(tip_dir),
 	  .value = "/var/lib/qcow2chain/tips" },
 	{ "chain", "max_depth", KEY_NUMBER, FIELD(max_depth),
-	  1, 65536, "4096" },
-	{ "chain", "allow", KEY_PREFIXES, FIELD(allow), .value = "" },
+	  .min = 1, .max = 65536, .value = "4096" },
+	{ "chain", "allow", KEY_PREFIXES, FIELD(allow), FIELD(nr_allow), .value = "" },
 	{ "chain", "index_dir", KEY_PATH, FIELD(index_dir),
 	  .value = "/var/lib/qcow2chain/index" },
 	{ "store", "ca_file", KEY_TEXT, FIELD(ca_file), .value = "" },
@@ -48,13 +52,20 @@ static const struct key {
 	{ "store", "allow_local_addresses", KEY_BOOL,
 	  FIELD(allow_local_addresses), .value = "no" },
 	{ "store", "connections", KEY_NUMBER, FIELD(connections),
-	  1, 1024, "64" },
+	  .min = 1, .max = 1024, .value = "64" },
 	{ "store", "connect_timeout_s", KEY_NUMBER, FIELD(connect_timeout_s),
-	  1, 3600, "10" },
+	  .min = 1, .max = 3600, .value = "10" },
 	{ "store", "low_speed_time_s", KEY_NUMBER, FIELD(low_speed_time_s),
-	  1, 3600, "30" },
+	  .min = 1, .max = 3600, .value = "30" },
 	{ "store", "extension", KEY_SIZE, FIELD(extension_bytes),
-	  64 << 10, 64 << 20, "2M" },
+	  .min = 64 << 10, .max = 64 << 20, .value = "2M" },
+	{ "region", "cache", KEY_PREFIX, FIELD(region_cache), .value = "" },
+	{ "region", "stores", KEY_PREFIXES, FIELD(region_stores), FIELD(nr_region_stores),
+	  .value = "" },
+	{ "region", "key_file", KEY_TEXT, FIELD(region_key_file), .value = "" },
+	{ "region", "private", KEY_BOOL, FIELD(region_private), .value = "no" },
+	{ "region", "timeout_ms", KEY_NUMBER, FIELD(region_timeout_ms),
+	  .min = 10, .max = 60000, .value = "1000" },
 #undef FIELD
 };
 
@@ -108,10 +119,9 @@ static int parse_size(const char *text, uint64_t *value)
 	return 0;
 }
 
-static int add_prefixes(struct qc2_config *cfg, const char *value,
-			struct qc2_err *err)
+static int add_prefixes(char ***list, size_t *nr, const char *value, struct qc2_err *err)
 {
-	char *copy = strdup(value), *rest = copy, *word, *prefix, **allow;
+	char *copy = strdup(value), *rest = copy, *word, *prefix, **more;
 	int ret = 0;
 
 	if (!copy)
@@ -122,15 +132,14 @@ static int add_prefixes(struct qc2_config *cfg, const char *value,
 		ret = qc2_url_prefix(word, &prefix, err);
 		if (ret)
 			break;
-		allow = reallocarray(cfg->allow, cfg->nr_allow + 1,
-				     sizeof(*allow));
-		if (!allow) {
+		more = reallocarray(*list, *nr + 1, sizeof(*more));
+		if (!more) {
 			free(prefix);
 			ret = qc2_fail(err, ENOMEM, "out of memory");
 			break;
 		}
-		cfg->allow = allow;
-		cfg->allow[cfg->nr_allow++] = prefix;
+		*list = more;
+		more[(*nr)++] = prefix;
 	}
 	free(copy);
 	return ret;
@@ -146,7 +155,15 @@ static int set_key(struct qc2_config *cfg, const struct key *key,
 
 	switch (key->type) {
 	case KEY_PREFIXES:
-		return add_prefixes(cfg, value, err);
+		return add_prefixes(field, (size_t *)((char *)cfg + key->nr_offset), value, err);
+	case KEY_PREFIX:
+		copy = NULL;
+		ret = value[0] ? qc2_url_prefix(value, &copy, err) : 0;
+		if (ret)
+			return ret;
+		free(*(char **)field);
+		*(char **)field = copy;
+		return 0;
 	case KEY_PATH:
 		if (value[0] != '/')
 			return qc2_fail(err, EINVAL,
@@ -214,7 +231,7 @@ static int find_key(const char *section, const char *name,
 				"\"%s\" stands before the first [section]",
 				name);
 	return qc2_fail(err, EINVAL,
-		"unknown section [%s]; there are daemon, cache, tip, chain and store",
+		"unknown section [%s]; there are daemon, cache, tip, chain, store and region",
 		section);
 }
 
@@ -234,7 +251,7 @@ static int handle_key(void *arg, const char *section, const char *name,
 	 */
 	if (!ret && rd->indented && key->type != KEY_PREFIXES)
 		ret = qc2_fail(rd->err, EINVAL,
-			"the line is indented; only a list (\"allow\") goes on in indented lines");
+			"the line is indented; only a list (\"allow\", \"stores\") goes on in indented lines");
 	if (!ret)
 		ret = set_key(rd->cfg, key, value, rd->err);
 	if (ret)
@@ -328,6 +345,11 @@ void qc2_config_free(struct qc2_config *cfg)
 		free(cfg->allow[i]);
 	free(cfg->allow);
 	free(cfg->ca_file);
+	free(cfg->region_cache);
+	for (i = 0; i < cfg->nr_region_stores; i++)
+		free(cfg->region_stores[i]);
+	free(cfg->region_stores);
+	free(cfg->region_key_file);
 	free(cfg->sites_file);
 	memset(cfg, 0, sizeof(*cfg));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The configuration of daemon and control tool: an INI file with the sections
- * [daemon], [cache], [tip], [chain] and [store].  Read once at start, constant
+ * [daemon], [cache], [tip], [chain], [store] and [region].  Read once at start, constant
  * afterwards.  What a key means is in chaind(8).
  */
 #ifndef QC2_CONFIG_H
@@ -40,6 +40,13 @@ struct qc2_config {
 	unsigned int connect_timeout_s;
 	unsigned int low_speed_time_s;	/* a transfer that stalls this long fails */
 	uint64_t extension_bytes;	/* "extension": a fetch grows up to this */
+	/* [region] */
+	char *region_cache;		/* "cache": folder or bucket, ends in '/'; NULL: none */
+	char **region_stores;		/* "stores": URL prefixes that lie in the region */
+	size_t nr_region_stores;
+	char *region_key_file;		/* "key_file"; NULL: none */
+	bool region_private;		/* "private": data of stores with credentials, too */
+	unsigned int region_timeout_ms;	/* "timeout_ms": who does not answer by then has not got it */
 };
 
 /**
@@ -51,7 +58,7 @@ struct qc2_config {
  *
  * Unknown sections and keys, values out of range and lines that cannot be
  * read are errors that name the file and the line.  A key given twice counts
- * as given last, but for "allow", which adds up.
+ * as given last, but for "allow" and "stores", which add up.
  *
  * Return: 0 or a negative errno with @err filled.
  */

@@ -37,7 +37,20 @@ struct qc2_store_config {
 	bool allow_local_addresses;	/* names may lead there, see address.h */
 	const char *const *allow;	/* URL prefixes; redirects may lead there */
 	size_t nr_allow;
+	/*
+	 * Of operations (store_ops.h) in the background: those end when it becomes true, and
+	 * what may pass is not tried again.  NULL: none are.
+	 */
+	const _Atomic bool *stop;
+	/* Of operations, one at a time: from qc2_connections_new(); NULL: new ones for each. */
+	CURLSH *connections;
 };
+
+/*
+ * Connections, with what libcurl knows of hosts, for one thread at a time; for
+ * curl_share_cleanup().  NULL: out of memory.
+ */
+CURLSH *qc2_connections_new(void);
 
 /**
  * struct qc2_get - one ranged GET

@@ -78,8 +78,7 @@ static void sleep_ms(struct qc2_store *store, unsigned int ms)
 		nanosleep(&ts, NULL);
 }
 
-/* Connections, with what libcurl knows of hosts; NULL: out of memory. */
-static CURLSH *new_connections(void)
+CURLSH *qc2_connections_new(void)
 {
 	CURLSH *share = curl_share_init();
 
@@ -104,7 +103,7 @@ static CURLSH *take_connections(struct qc2_store *store)
 		idle = reallocarray(store->idle, store->nr_sets + 1, sizeof(*idle));
 		if (idle) {
 			store->idle = idle;
-			share = new_connections();
+			share = qc2_connections_new();
 			store->nr_sets += !!share;
 		}
 	}

@@ -4,6 +4,7 @@
  * call them.  Uploads in parts are in store_upload.c.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,14 @@ static int ask_again(const struct qc2_request *head, struct qc2_outcome *outcome
 	return ret;
 }
 
+static int on_progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal,
+		       curl_off_t ulnow)
+{
+	const _Atomic bool *stop = arg;
+
+	return atomic_load(stop);
+}
+
 static int try_once(const struct qc2_store_config *cfg, const struct qc2_operation *op,
 		    struct qc2_request *req, size_t max, struct qc2_err *err)
 {
@@ -136,6 +145,13 @@ static int try_once(const struct qc2_store_config *cfg, const struct qc2_operati
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, &t);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &t);
+	if (cfg->connections)
+		curl_easy_setopt(easy, CURLOPT_SHARE, cfg->connections);
+	if (cfg->stop) {
+		curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+		curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+		curl_easy_setopt(easy, CURLOPT_XFERINFODATA, cfg->stop);
+	}
 	code = qc2_request_perform(easy);
 	if (t.too_long) {
 		ret = -EPROTO;
@@ -176,6 +192,9 @@ int qc2_exchange(const struct qc2_store_config *cfg, const struct qc2_operation 
 			qc2_retry_success();
 			return 0;
 		}
+		if (cfg->stop && (atomic_load(cfg->stop) ||
+				  !(outcome.needs_keys || outcome.corrected)))
+			return ret;
 		ret = qc2_retry_again(&retry, ret, &outcome, &ms, err);
 		if (ret)
 			return ret;
