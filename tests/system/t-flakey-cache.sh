@@ -44,6 +44,8 @@ cache_has '.errors > 0 and .bypass.written_bytes > 0 and (.trouble | test("write
 	fail "not in status: $(chainctl status)"
 grep -q "lowcache.*write .* failed" "$T/chaind.log" || fail "not in the log"
 [ "$(chainctl status --json | jq .cache.used_bytes)" = 0 ] || fail "a write was believed"
+! chainctl pull "$HTTP/three/link1.qcow2" 2> "$T/err" || fail "pulled into nothing"
+grep -q "could not keep it" "$T/err" || fail "$(cat "$T/err")"
 cache_is linear
 # What is in the bypass stays there for a while, then it is kept again.
 chainctl start "$HTTP/three/link1.qcow2" three
@@ -65,11 +67,9 @@ cmp "$T/one" <(read_disk one)
 echo "the power fails"
 chainctl start "$HTTP/two/link1.qcow2" two
 cache_is flakey "1 drop_writes"
-# What the device makes of it now is its own affair.
-read_disk two > /dev/null
-indexed() { chainctl status --json | jq -e '.cache.used_bytes > 0'; }
-wait_until 60 indexed
-sync
+# What the device makes of it now is its own affair.  The end of a pull is in the index.
+pulls() { chainctl pull "$HTTP/two/link1.qcow2" 2> /dev/null; }
+wait_until 90 pulls
 kill_chaind
 dmsetup remove --noudevsync one
 dmsetup remove --noudevsync two

@@ -58,6 +58,22 @@ static bool is_here(struct bring *b, struct block *block)
 	return true;
 }
 
+static bool is_gap(const struct block *block)
+{
+	return block->dead && LIST_EMPTY(&block->waiters) && LIST_EMPTY(&block->watchers);
+}
+
+/* Blocks in a row that are not here, between some that are.  A gap at an end is none. */
+static void fetch_rest(struct bring *b, unsigned int first, unsigned int end)
+{
+	while (first < end && is_gap(b->blocks[first]))
+		miss_block_done(b->blocks[first++], 0);
+	while (first < end && is_gap(b->blocks[end - 1]))
+		miss_block_done(b->blocks[--end], 0);
+	if (first < end)
+		fetch(b, b->blocks + first, end - first);
+}
+
 static void probed(void *arg)
 {
 	struct bring *b = arg;
@@ -66,8 +82,7 @@ static void probed(void *arg)
 	while (i < b->nr) {
 		for (first = i; i < b->nr && !is_here(b, b->blocks[i]); i++)
 			;
-		if (i > first)
-			fetch(b, b->blocks + first, i - first);
+		fetch_rest(b, first, i);
 		if (i < b->nr)
 			miss_block_done(b->blocks[i++], 0);
 	}

@@ -106,6 +106,9 @@ void cache_bad_slot(struct cache *cache, uint32_t slot)
 			(unsigned long long)slot * QC2_BLOCK_BYTES);
 	/* Others may fail, too: what is fetched instead goes elsewhere for a while. */
 	cache->no_write_before_us = now_us() + PAUSE_US;
+	snprintf(cache->write_trouble, sizeof(cache->write_trouble),
+		 "the 64 KiB at %llu cannot be read",
+		 (unsigned long long)slot * QC2_BLOCK_BYTES);
 	commit_drop(cache, slot, true);
 }
 

@@ -191,4 +191,8 @@ void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 		 void (*done)(void *arg, int ret), void *arg);
 void cache_end_span(struct cache *cache, struct cache_span *span);
 
+/* What can be found now is durable when cache_is_durable(cache, that) says so. */
+uint64_t cache_sync(struct cache *cache);
+bool cache_is_durable(const struct cache *cache, uint64_t sync);
+
 #endif

@@ -424,6 +424,7 @@ static bool start_job(struct cache *cache, bool open, bool remove)
 		commit->changes = cache->changes;
 		cache->changes = (struct changes){ 0 };
 		cache->commit_at_us = 0;
+		cache->nr_commits++;
 	}
 	cache->commit = commit;
 	submit_commit(commit);
@@ -602,6 +603,7 @@ static void start_empty(struct cache *cache)
 	names_forget_all();
 	drop_changes(&cache->changes);
 	cache->commit_at_us = 0;
+	cache->nr_durable = cache->nr_commits;
 	cache->nr_to_forget = 0;
 	cache->names = 0;
 	cache->zeros = 0;
@@ -657,6 +659,7 @@ static void commit_done(struct job *job)
 		probes_go_on(cache);
 	} else {
 		changes_written(commit);
+		cache->nr_durable = cache->nr_commits;
 	}
 	free_commit(commit);
 	commit_evict(cache);
@@ -882,6 +885,21 @@ void commit_tick(struct cache *cache, uint64_t now)
 		cache->retry_bad_us = now + BAD_AFTER_US;
 	}
 	commit_evict(cache);
+}
+
+uint64_t cache_sync(struct cache *cache)
+{
+	if (cache->commit_at_us) {
+		cache->commit_at_us = now_us();
+		commit_evict(cache);
+	}
+	/* What waits goes with the next one. */
+	return cache->nr_commits + !!cache->commit_at_us;
+}
+
+bool cache_is_durable(const struct cache *cache, uint64_t sync)
+{
+	return cache->nr_durable >= sync;
 }
 
 int commit_setup(struct cache *cache, struct qc2_err *err)

@@ -85,6 +85,7 @@ struct cache {
 	struct changes changes;
 	struct commit *commit;		/* running; NULL: none */
 	uint64_t commit_at_us;		/* 0: there is nothing to do */
+	uint64_t nr_commits, nr_durable;	/* that were begun; that are over */
 	struct pool *commit_pool;
 
 	struct forgetting *forgetting;	/* running; NULL: none */

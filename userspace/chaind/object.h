@@ -70,6 +70,7 @@ struct block {
 	bool marked;			/* see cache_is_marked() */
 	struct find *find;		/* in the regional cache, until it is known */
 	bool share;			/* it is to be stored there when it comes */
+	bool dead;			/* no live data: it fills a gap between blocks that have */
 	bool has_digest;
 	bool vouched;			/* what has that digest may be taken for it */
 	uint8_t digest[QC2_DIGEST_LEN];	/* that its bytes must have */

@@ -72,6 +72,7 @@ static void set_digest(struct disk *disk, uint32_t object, struct block *block)
 	struct qc2_err err;
 
 	block->has_digest = digest;
+	block->dead = disk->digests && !digest;
 	if (!digest)
 		return;
 	memcpy(block->digest, digest, sizeof(block->digest));

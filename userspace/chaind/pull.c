@@ -13,11 +13,17 @@
 #define MAX_PULLS	16
 /* How often the client is told. */
 #define TELL_US		500000
+/* While it waits for the index of the cache. */
+#define LOOK_US		20000
 
 struct pull {
+	struct cache *cache;
 	char *url;
 	struct fill *fill;
 	uint64_t since_us;
+	bool saving;			/* all came; it is made durable */
+	uint64_t sync;			/* ... by that; see cache_sync() */
+	uint64_t bypassed;		/* stats.bypass_writes when it began */
 	sd_event_source *timer;
 	command_reply *reply;
 	void *arg;
@@ -44,7 +50,7 @@ static json_t *numbers(const struct pull *pull)
 		stalled = command_stalled(disk);
 	return json_pack("{so ss sI sI sI sI sI sI sI sI sI sb so}",
 		"url", command_text(pull->url),
-		"state", states[fill_get_state(pull->fill)],
+		"state", pull->saving ? "saving" : states[fill_get_state(pull->fill)],
 		"live_bytes", (json_int_t)(s.live * QC2_BLOCK_BYTES),
 		"done_bytes",
 		(json_int_t)((s.local + s.same + s.zero + s.fetched) * QC2_BLOCK_BYTES),
@@ -96,24 +102,60 @@ static json_t *final_reply(const struct pull *pull)
 	return reply;
 }
 
+static void end(struct pull *pull, int ret, const char *msg)
+{
+	if (ret)
+		log_warn("pull of %s: %s", pull->url, msg);
+	else
+		log_info("pull of %s: it is local", pull->url);
+	pull->reply(pull->arg, ret ? command_error(ret, msg) : final_reply(pull), true);
+	pull_free(pull);
+}
+
+/* Returns whether that was the end. */
+static bool end_if_durable(struct pull *pull)
+{
+	struct cache_stats stats;
+	struct qc2_err err;
+	int ret;
+
+	cache_get_stats(pull->cache, &stats);
+	if (stats.bypass_writes != pull->bypassed || stats.trouble) {
+		ret = qc2_fail(&err, EIO,
+			"all of it came, but the cache could not keep it: %s; pull again when that is mended",
+			stats.trouble ? stats.trouble : "for a time it took no writes");
+		end(pull, ret, err.msg);
+		return true;
+	}
+	if (!cache_is_durable(pull->cache, pull->sync))
+		return false;
+	end(pull, 0, NULL);
+	return true;
+}
+
 static void on_done(void *arg, int ret, const struct qc2_err *err)
 {
 	struct pull *pull = arg;
 
-	if (ret)
-		log_warn("pull of %s: %s", pull->url, err->msg);
-	else
-		log_info("pull of %s: it is local", pull->url);
-	pull->reply(pull->arg, ret ? command_error(ret, err->msg) : final_reply(pull), true);
-	pull_free(pull);
+	if (ret) {
+		end(pull, ret, err->msg);
+		return;
+	}
+	pull->saving = true;
+	pull->sync = cache_sync(pull->cache);
+	if (!end_if_durable(pull))
+		sd_event_source_set_time_relative(pull->timer, LOOK_US);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct pull *pull = arg;
 
-	pull->reply(pull->arg, json_pack("{so}", "progress", numbers(pull)), false);
-	sd_event_source_set_time_relative(source, TELL_US);
+	if (pull->saving && end_if_durable(pull))
+		return 0;
+	if (!pull->saving)
+		pull->reply(pull->arg, json_pack("{so}", "progress", numbers(pull)), false);
+	sd_event_source_set_time_relative(source, pull->saving ? LOOK_US : TELL_US);
 	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return 0;
 }
@@ -121,6 +163,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 int pull_start(struct chaind *chaind, const char *url, bool force, command_reply *reply,
 	       void *arg, struct qc2_err *err)
 {
+	struct cache_stats stats;
 	struct disk *disk;
 	struct pull *pull;
 	char label[32];
@@ -134,6 +177,9 @@ int pull_start(struct chaind *chaind, const char *url, bool force, command_reply
 		return qc2_fail(err, ENOMEM, "out of memory");
 	TAILQ_INSERT_TAIL(&pulls, pull, entry);
 	nr_pulls++;
+	pull->cache = chaind->cache;
+	cache_get_stats(pull->cache, &stats);
+	pull->bypassed = stats.bypass_writes;
 	pull->reply = reply;
 	pull->arg = arg;
 	pull->since_us = now_us();
