@@ -49,7 +49,8 @@ FUZZ_BINS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/%,$(wildcard tes
 TOOL_BINS := $(patsubst tests/system/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/system/tools/*.c))
 
 .PHONY: all user module kunit tools unit-bins fuzz-bins install uninstall clean setup demo \
-	check check-kernels check-debug soak fuzz bench bench-local bench-chain bench-store help
+	check check-kernels check-debug soak fuzz bench bench-local bench-chain bench-store bench-cache \
+	help
 all: user module
 
 help:
@@ -68,6 +69,7 @@ help:
 	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
 	@echo 'bench-chain    what the depth of a chain costs: requests, bytes, time, memory; index'
 	@echo 'bench-store    fetching over HTTP beside curl, QEMU and nbdkit'
+	@echo 'bench-cache    what the cache spares: starts, clones, a region, pulls; its memory'
 
 user: $(BUILD)/chaind $(BUILD)/chainctl
 tools: $(TOOL_BINS)
@@ -193,6 +195,10 @@ bench-chain: setup
 bench-store: setup
 	tests/setup bench-store
 	tests/bench/store
+
+bench-cache: setup
+	tests/setup bench-cache
+	tests/bench/cache
 
 clean:
 	rm -rf build

@@ -21,6 +21,13 @@
  *					time, with a pause before each; prints for each
  *					when it began, in us since the first, and how
  *					long it took, in us
+ *	qc2bench boot DEVICE PERCENT
+ *					read, directly, what a machine was recorded
+ *					reading, each read no sooner than those it came
+ *					after have ended, with so many percent of the
+ *					machine's pauses; see boot() below.  Prints a
+ *					line for each as replay does, and then "sum" and
+ *					a checksum of all that was read
  *	qc2bench race read|write BYTES DEPTH random|once|sequential FLUSH MS TURNS MIB \
  *		DEVICE... [-- DEVICE...]
  *					how fast the devices are beside each other,
@@ -578,6 +585,113 @@ static void replay(const char *device, unsigned int depth, unsigned int pause_ms
 		       (unsigned long long)r->ns / 1000);
 }
 
+/*
+ * Lines on standard input, in the order in which it happened: "read OFFSET BYTES PAUSE_US",
+ * the pause being that since the line before, and "done N", the read N, from 0, had ended.
+ * So what the machine read after N is begun after N, and reads that were in flight together
+ * are again.
+ */
+#define BOOT_DEPTH	256
+
+struct boot {
+	int fd;
+	struct io_uring ring;
+	struct replayed *reads;
+	char **buffers;			/* NULL: not begun, or ended */
+	size_t nr, in_flight;
+	uint64_t sum;
+};
+
+static void boot_end_one(struct boot *b)
+{
+	struct io_uring_cqe *cqe;
+	struct replayed *r;
+	uint64_t word, sum = 0;
+	size_t i, at;
+
+	if (io_uring_wait_cqe(&b->ring, &cqe))
+		die("io_uring_wait_cqe");
+	i = cqe->user_data;
+	r = &b->reads[i];
+	if (cqe->res != (int)r->bytes) {
+		fprintf(stderr, "qc2bench: %zu bytes at %lld: %s\n", r->bytes,
+			(long long)r->offset, cqe->res < 0 ? strerror(-cqe->res) : "short read");
+		exit(1);
+	}
+	r->ns = now_ns() - r->start_ns;
+	for (at = 0; at < r->bytes; at += sizeof(word)) {
+		memcpy(&word, b->buffers[i] + at, sizeof(word));
+		sum = sum * 3 + word;
+	}
+	b->sum += sum * (2 * i + 1);
+	free(b->buffers[i]);
+	b->buffers[i] = NULL;
+	b->in_flight--;
+	io_uring_cqe_seen(&b->ring, cqe);
+}
+
+static void boot_begin(struct boot *b, long long offset, long long bytes)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!(b->nr & (b->nr - 1))) {
+		b->reads = realloc(b->reads, (b->nr ? b->nr * 2 : 1) * sizeof(*b->reads));
+		b->buffers = realloc(b->buffers, (b->nr ? b->nr * 2 : 1) * sizeof(*b->buffers));
+	}
+	if (!b->reads || !b->buffers ||
+	    posix_memalign((void **)&b->buffers[b->nr], 4096, bytes))
+		die("no memory");
+	while (b->in_flight == BOOT_DEPTH)
+		boot_end_one(b);
+	b->reads[b->nr] = (struct replayed){
+		.offset = offset, .bytes = bytes, .start_ns = now_ns(),
+	};
+	sqe = io_uring_get_sqe(&b->ring);
+	io_uring_prep_read(sqe, b->fd, b->buffers[b->nr], bytes, offset);
+	sqe->user_data = b->nr++;
+	b->in_flight++;
+	if (io_uring_submit(&b->ring) < 0)
+		die("io_uring_submit");
+}
+
+static void boot(const char *device, unsigned int percent)
+{
+	struct boot b = { .fd = open(device, O_RDONLY | O_DIRECT) };
+	long long offset, bytes, us;
+	struct timespec pause;
+	const struct replayed *r;
+	char line[128];
+
+	if (b.fd < 0)
+		die(device);
+	if (io_uring_queue_init(BOOT_DEPTH, &b.ring, 0))
+		die("no memory");
+	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "read %lld %lld %lld", &offset, &bytes, &us) == 3 &&
+		    bytes > 0 && !(bytes % 512) && us >= 0) {
+			us = us * percent / 100;
+			pause.tv_sec = us / 1000000;
+			pause.tv_nsec = us % 1000000 * 1000;
+			if (us)
+				clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+			boot_begin(&b, offset, bytes);
+		} else if (sscanf(line, "done %lld", &us) == 1 && us >= 0 && us < (long long)b.nr) {
+			while (b.buffers[us])
+				boot_end_one(&b);
+		} else {
+			die("a line is neither \"read OFFSET BYTES PAUSE_US\" nor \"done N\"");
+		}
+	}
+	while (b.in_flight)
+		boot_end_one(&b);
+	if (!b.nr)
+		die("no read");
+	for (r = b.reads; r < b.reads + b.nr; r++)
+		printf("%llu %llu\n", (unsigned long long)(r->start_ns - b.reads->start_ns) / 1000,
+		       (unsigned long long)r->ns / 1000);
+	printf("sum %016llx\n", (unsigned long long)b.sum);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "create")) {
@@ -590,6 +704,8 @@ int main(int argc, char **argv)
 		read_once(argv[2], atoll(argv[3]), argv[4]);
 	} else if (argc == 5 && !strcmp(argv[1], "replay") && atoi(argv[3]) > 0) {
 		replay(argv[2], atoi(argv[3]), atoi(argv[4]));
+	} else if (argc == 4 && !strcmp(argv[1], "boot") && atoi(argv[3]) >= 0) {
+		boot(argv[2], atoi(argv[3]));
 	} else if (argc >= 11 && !strcmp(argv[1], "race")) {
 		parse_race(argc - 2, argv + 2);
 	} else {
