@@ -427,6 +427,13 @@ bool disk_distrust(struct disk *disk, int why)
 	return true;
 }
 
+static void verify_with(struct disk *disk, struct qc2_digests *digests)
+{
+	disk->digests = digests;
+	log_info("disk %s: what is fetched is verified with %zu digests", disk->info.name,
+		 digests->nr);
+}
+
 void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 		 const struct qc2_err *err)
 {
@@ -458,8 +465,13 @@ void disk_walked(struct disk *disk, struct qc2_chain *chain, int ret,
 	if (!ret && disk->chain->manifest_trouble)
 		log_warn("disk %s: manifest not used, the chain is walked: %s",
 			 disk->info.name, disk->chain->manifest_trouble);
-	if (ret || (disk->chain->index && !opening_wants_digests(disk->opening)))
+	if (!ret && disk->chain->manifest && disk->chain->manifest->digests) {
+		verify_with(disk, disk->chain->manifest->digests);
+		disk->chain->manifest->digests = NULL;
 		end_opening(disk);
+	} else if (ret || (disk->chain->index && !opening_wants_digests(disk->opening))) {
+		end_opening(disk);
+	}
 	opening_ended(disk, ret);
 }
 
@@ -492,10 +504,8 @@ void disk_verifies(struct disk *disk, struct qc2_digests *digests,
 		   const struct qc2_err *err)
 {
 	end_opening(disk);
-	disk->digests = digests;
 	if (digests)
-		log_info("disk %s: what is fetched is verified with %zu digests",
-			 disk->info.name, digests->nr);
+		verify_with(disk, digests);
 	else
 		log_warn("disk %s: what is fetched is not verified: %s",
 			 disk->info.name, err->msg);

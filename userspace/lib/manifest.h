@@ -121,12 +121,14 @@ struct qc2_manifest_head {
  * @url: the object
  * @size: of it, bytes
  * @version: of it
+ * @digests: if they came with the rest; else NULL, see qc2_manifest_fetch_digests()
  */
 struct qc2_manifest_origin {
 	char *url;
 	uint64_t size;
 	char *version;
 	struct qc2_manifest_head head;
+	struct qc2_digests *digests;
 };
 
 /* NULL is fine. */

@@ -133,6 +133,21 @@ static int check_top(const struct fetching *f, const struct qc2_link *top,
 	return 0;
 }
 
+/* The digests, if they came, too.  What is wrong with them is told when they are fetched. */
+static struct qc2_digests *read_digests(const struct fetching *f)
+{
+	const struct qc2_manifest_head *head = &f->head;
+	struct qc2_digests *digests;
+	struct qc2_err err;
+
+	if (!head->digests_len || head->digests_offset > f->len ||
+	    head->digests_len > f->len - head->digests_offset ||
+	    qc2_manifest_digests(head, f->buf + head->digests_offset, head->digests_len, &digests,
+				 &err))
+		return NULL;
+	return digests;
+}
+
 /* Notes where the chain is from; URL and version go there. */
 static int set_origin(struct fetching *f, struct qc2_chain *chain)
 {
@@ -144,6 +159,7 @@ static int set_origin(struct fetching *f, struct qc2_chain *chain)
 	origin->size = f->size;
 	origin->version = f->version;
 	origin->head = f->head;
+	origin->digests = read_digests(f);
 	f->url = NULL;
 	f->version = NULL;
 	chain->manifest = origin;
@@ -199,6 +215,7 @@ void qc2_manifest_origin_free(struct qc2_manifest_origin *origin)
 {
 	if (!origin)
 		return;
+	qc2_digests_free(origin->digests);
 	free(origin->url);
 	free(origin->version);
 	free(origin);

@@ -19,7 +19,8 @@ load()
 	start_qc2nl
 	if [ "$2" = flushes ]; then
 		flags=direct,dsync
-		options+=(--fsync=16)
+		# With --fsync fio would ask again for ever for one that failed.
+		options+=(--sync=dsync)
 	fi
 	start_load $flags "${options[@]}"
 	fail_io "${@:3}"
