@@ -35,8 +35,8 @@ verify()
 	local pass=0
 
 	until [ -e "$T/enough" ]; do
-		# All that fio reads of the chain has to be asked for, and is not in the
-		# cache of a new daemon.
+		# All that fio reads of the chain has to be asked for; and a new daemon
+		# compares what is in its cache first.
 		dmsetup message vmdisk 0 map_drop
 		pass=$((pass + 1))
 		fio --name="$1" --filename=/dev/mapper/vmdisk --direct=1 --ioengine=libaio \
