@@ -84,7 +84,7 @@ disk_is "$HTTP/a/link2.qcow2" 0
 
 echo "the scrubber"
 stop_chaind
-start_chaind "[cache]" "scrub_rate=64M"
+start_chaind "[cache]" "scrub_rate=4M"
 chainctl start "$HTTP/a/link2.qcow2" vmdisk
 dd if=/dev/mapper/vmdisk bs=64k iflag=direct status=none | cmp - "$T/raw"
 loop=$(losetup -n -O NAME -j "$T/cache")

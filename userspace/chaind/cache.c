@@ -717,8 +717,8 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 		.damaged = cache->damaged,
 		.scrubbed = cache->scrubbed,
 		.memory = names_memory() + cache->space.nr_chunks * sizeof(struct chunk),
-		.trouble = cache->write_trouble[0] ? cache->write_trouble :
-			   cache->index_trouble[0] ? cache->index_trouble : NULL,
+		.index_trouble = cache->index_trouble[0] ? cache->index_trouble : NULL,
 	};
+	stats->trouble = cache->write_trouble[0] ? cache->write_trouble : stats->index_trouble;
 	bypass_get_stats(cache->bypass, &stats->bypass_writes, &stats->bypass_used);
 }

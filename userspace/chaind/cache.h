@@ -105,7 +105,8 @@ struct cache_stats {
 	uint64_t memory;		/* bytes, of tables */
 	uint64_t bypass_writes;
 	unsigned int bypass_used;
-	const char *trouble;		/* NULL: none */
+	const char *trouble;		/* of device or index; NULL: none */
+	const char *index_trouble;	/* NULL: none */
 };
 
 /* Return: 0 or a negative errno with @err filled. */

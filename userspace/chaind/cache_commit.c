@@ -619,7 +619,8 @@ static void commit_failed(struct commit *commit)
 	if (log_allowed(&cache->index_limit))
 		log_err("cache %s: %s; trying again", cache->path, commit->err.msg);
 	commit->tries++;
-	if (commit->ret == -EUCLEAN ||
+	/* One that was made anew and is damaged again is tried after a pause, as others are. */
+	if ((commit->ret == -EUCLEAN && !commit->remove) ||
 	    (commit->ret == -EIO && commit->tries >= MAX_TRIES && !commit->open)) {
 		cache->commit = NULL;
 		if (commit->open) {
@@ -833,7 +834,7 @@ void commit_shrink(struct cache *cache)
 	start_forgetting(cache);
 	if (space->nr_slots > cache->target_slots || has_rests(cache))
 		return;			/* the next tick goes on */
-	cache_dev_trim(cache->path, (uint64_t)space->nr_slots * QC2_BLOCK_BYTES);
+	cache_dev_trim(cache->fd, cache->path, (uint64_t)space->nr_slots * QC2_BLOCK_BYTES);
 	cache->shrinking = false;
 }
 

@@ -201,19 +201,20 @@ int cache_dev_grow(int fd, const char *path, uint64_t size, uint64_t *device_siz
 	return get_size(fd, path, device_size, err);
 }
 
-void cache_dev_trim(const char *path, uint64_t size)
+void cache_dev_trim(int fd, const char *path, uint64_t size)
 {
+	uint64_t range[2] = { size };
 	struct stat st;
-	int fd;
 
-	if (stat(path, &st) || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= size)
+	if (stat(path, &st) || !S_ISREG(st.st_mode) || get_size(fd, path, &range[1], NULL) ||
+	    range[1] <= size)
 		return;
-	/* Not shorter: the disks' tables were made with that size. */
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, size, st.st_size - size);
-	close(fd);
+	/*
+	 * Not shorter: the disks' tables were made with that size.  Through the loop device:
+	 * the lock would go when another descriptor of the file is closed.
+	 */
+	range[1] -= size;
+	ioctl(fd, BLKDISCARD, range);
 }
 
 int cache_dev_open(const char *path, uint64_t size, char **device,

@@ -31,6 +31,6 @@ int cache_dev_grow(int fd, const char *path, uint64_t size, uint64_t *device_siz
 		   struct qc2_err *err);
 
 /* Gives back the space of a file behind @size.  Best effort. */
-void cache_dev_trim(const char *path, uint64_t size);
+void cache_dev_trim(int fd, const char *path, uint64_t size);
 
 #endif

@@ -826,13 +826,22 @@ int cache_index_tidy(struct cache_index *index, struct qc2_err *err)
 
 int cache_index_remove(const char *path, struct qc2_err *err)
 {
-	/* The database first: it is damaged without its log, the log does nothing without it. */
-	static const char *const suffixes[] = { "", "-wal", "-journal" };
+	static const char *const suffixes[] = { "-wal", "-journal" };
 	sqlite3_vfs *vfs = sqlite3_vfs_find(VFS);
 	unsigned int i;
 	char *file;
 	int rc;
 
+	/*
+	 * The database first: it is damaged without its log, the log does nothing without it.
+	 * It stays beside, as it may be somebody's file.
+	 */
+	if (asprintf(&file, "%s.damaged", path) < 0)
+		return qc2_fail(err, ENOMEM, "%s: out of memory", path);
+	rc = rename(path, file);
+	free(file);
+	if (rc && errno != ENOENT)
+		return qc2_fail(err, errno, "%s: cannot be renamed: %s", path, strerror(errno));
 	for (i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
 		if (asprintf(&file, "%s%s", path, suffixes[i]) < 0)
 			return qc2_fail(err, ENOMEM, "%s: out of memory", path);
@@ -998,7 +1007,7 @@ static int check_format(struct cache_index *index, struct qc2_err *err)
 		return ret;
 	fresh = !application && !version && !tables;
 	if (!fresh && application != APPLICATION_ID)
-		return qc2_fail(err, EUCLEAN, "%s: is a database, but no index of a cache",
+		return qc2_fail(err, EEXIST, "%s: is a database of another program; give another path for index in section [cache]",
 				index->path);
 	if (version > VERSION)
 		return qc2_fail(err, EOPNOTSUPP, "%s: the index of the cache has the format of a newer chaind, version %lld; remove it to start with an empty cache",

@@ -429,6 +429,7 @@ bool disk_distrust(struct disk *disk, int why)
 
 static void verify_with(struct disk *disk, struct qc2_digests *digests)
 {
+	qc2_digests_free(disk->digests);
 	disk->digests = digests;
 	log_info("disk %s: what is fetched is verified with %zu digests", disk->info.name,
 		 digests->nr);

@@ -129,9 +129,14 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 	return 0;
 }
 
-static void count(struct fill *fill, enum block_came came)
+static void count(struct fill *fill, const struct object *obj, uint32_t nr,
+		  enum block_came came)
 {
+	uint32_t slot = cache_lookup(fill->disk->chaind->cache, obj, nr);
 	struct fill_stats *stats = &fill->stats;
+
+	stats->bypassed += slot >= CACHE_BYPASS && slot != QC2_SLOT_ZERO &&
+			   slot != CACHE_NO_SLOT;
 
 	switch (came) {
 	case CAME_FETCHED:
@@ -186,7 +191,7 @@ static void block_came(struct watcher *watcher, struct block *block, int ret)
 		;				/* it starts over */
 	} else if (!ret) {
 		fill->tries = 0;
-		count(fill, block->came);
+		count(fill, block->obj, block->nr, block->came);
 	} else if (ret == -EAGAIN || ret == -ECANCELED || ret == -ENOMEM) {
 		rest(fill);
 		try_again(fill, want);
@@ -225,7 +230,7 @@ static bool deal_with(struct fill *fill, uint32_t object, uint32_t nr, bool othe
 	struct want *want;
 
 	if (!block && cache_lookup(disk->chaind->cache, obj, nr) != CACHE_NO_SLOT) {
-		count(fill, CAME_BY_NAME);
+		count(fill, obj, nr, CAME_BY_NAME);
 		return true;
 	}
 	want = new_want(fill, object, nr, !other);

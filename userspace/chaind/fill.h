@@ -28,7 +28,7 @@ enum fill_state {
 	FILL_ENDED,
 };
 
-/* Blocks, but for the last two. */
+/* Blocks, but for @requests and @bytes. */
 struct fill_stats {
 	uint64_t live;		/* all that there are; 0 before they were counted */
 	uint64_t local;		/* that were in the cache under their own names, */
@@ -37,6 +37,7 @@ struct fill_stats {
 	uint64_t fetched;	/* not here */
 	uint64_t requests;	/* that were made for them ... */
 	uint64_t bytes;		/* ... and what came */
+	uint64_t bypassed;	/* of all that are here: in the bypass, not in the cache */
 };
 
 /**

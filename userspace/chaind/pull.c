@@ -23,7 +23,6 @@ struct pull {
 	uint64_t since_us;
 	bool saving;			/* all came; it is made durable */
 	uint64_t sync;			/* ... by that; see cache_sync() */
-	uint64_t bypassed;		/* stats.bypass_writes when it began */
 	sd_event_source *timer;
 	command_reply *reply;
 	void *arg;
@@ -116,20 +115,20 @@ static void end(struct pull *pull, int ret, const char *msg)
 static bool end_if_durable(struct pull *pull)
 {
 	struct cache_stats stats;
+	bool durable = cache_is_durable(pull->cache, pull->sync);
+	struct fill_stats fill;
 	struct qc2_err err;
-	int ret;
+	int ret = 0;
 
+	fill_get_stats(pull->fill, &fill);
 	cache_get_stats(pull->cache, &stats);
-	if (stats.bypass_writes != pull->bypassed || stats.trouble) {
+	if (!fill.bypassed && !durable && !stats.index_trouble)
+		return false;
+	if (fill.bypassed || !durable)
 		ret = qc2_fail(&err, EIO,
 			"all of it came, but the cache could not keep it: %s; pull again when that is mended",
 			stats.trouble ? stats.trouble : "for a time it took no writes");
-		end(pull, ret, err.msg);
-		return true;
-	}
-	if (!cache_is_durable(pull->cache, pull->sync))
-		return false;
-	end(pull, 0, NULL);
+	end(pull, ret, err.msg);
 	return true;
 }
 
@@ -163,7 +162,6 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 int pull_start(struct chaind *chaind, const char *url, bool force, command_reply *reply,
 	       void *arg, struct qc2_err *err)
 {
-	struct cache_stats stats;
 	struct disk *disk;
 	struct pull *pull;
 	char label[32];
@@ -178,8 +176,6 @@ int pull_start(struct chaind *chaind, const char *url, bool force, command_reply
 	TAILQ_INSERT_TAIL(&pulls, pull, entry);
 	nr_pulls++;
 	pull->cache = chaind->cache;
-	cache_get_stats(pull->cache, &stats);
-	pull->bypassed = stats.bypass_writes;
 	pull->reply = reply;
 	pull->arg = arg;
 	pull->since_us = now_us();
