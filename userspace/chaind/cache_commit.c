@@ -151,12 +151,12 @@ void cache_disown(struct cache *cache, struct object *obj)
 			c->names[nr++] = c->names[i];
 	}
 	c->nr_names = nr;
+	obj->names.disowned++;		/* what is being asked for does not count, either */
+	obj->names.wrong++;
 	if (!grow(&c->disowned, c->nr_disowned, &c->max_disowned, sizeof(*c->disowned))) {
-		obj->names.wrong++;	/* for as long as it lives */
+		log_err("cache: out of memory");	/* wrong for as long as it lives */
 		return;
 	}
-	obj->names.wrong++;
-	obj->names.disowned++;
 	c->disowned[c->nr_disowned++] = object_ref(obj);
 	cache->commit_at_us = now_us();
 }

@@ -36,8 +36,11 @@ int names_set_object(struct cache_names *names, int64_t object)
 
 	if (names->object == object)
 		return 0;
-	if (names->object)
+	if (names->object) {
 		tdelete(names, &by_object, cmp_names);
+		/* By that number it was told of names that are gone. */
+		names_drop(names);
+	}
 	names->object = object;
 	found = tsearch(names, &by_object, cmp_names);
 	if (found && *found == names)

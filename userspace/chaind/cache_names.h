@@ -23,7 +23,10 @@ struct cache_names {
 	unsigned int disowned;	/* ... that was done */
 };
 
-/* Its number is known now.  0, or -ENOMEM: then nothing is known of it. */
+/*
+ * Its number is known now.  If it had another one, no names are known any more.
+ * Return: 0; -ENOMEM: nothing is known of it.
+ */
 int names_set_object(struct cache_names *names, int64_t object);
 /* Those of an object in use, or NULL. */
 struct cache_names *names_find(int64_t object);
