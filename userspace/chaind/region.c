@@ -474,8 +474,8 @@ static void check_done(struct job *job)
 	} else {
 		l->buf = NULL;
 		cache_write(buf, block->obj, block->nr, &l->find->span, l->find->left,
-			    is_wanted(block) ? SPACE_USED : SPACE_AHEAD, &block->marked, block->has_digest ? block->digest : NULL, landed,
-			    l);
+			    is_wanted(block) ? SPACE_USED : SPACE_AHEAD, &block->marked,
+			    block->has_digest ? block->digest : NULL, landed, l);
 	}
 }
 
