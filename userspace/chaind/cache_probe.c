@@ -55,7 +55,7 @@ struct probe {
 	unsigned int disowned;		/* names->disowned by then */
 	struct compared *compared;
 	unsigned int nr_compared;
-	uint64_t since_us;
+	uint64_t since_us;		/* of this job, or waiting for the index */
 	bool submitted, over;
 	void (*done)(void *arg);
 	void *arg;
@@ -299,6 +299,7 @@ static void probe_done(struct job *job)
 		use_content(p);
 		if (has_to_compare(p)) {
 			p->clock = cache->space.clock;
+			p->since_us = now_us();
 			pool_submit(cache->probe_pool, &p->job);
 			return;
 		}
@@ -337,6 +338,7 @@ static void submit_probe(struct probe *p)
 	struct cache *cache = p->cache;
 
 	p->submitted = true;
+	p->since_us = now_us();
 	p->clock = cache->space.clock;
 	p->epoch = cache->epoch;
 	p->disowned = p->obj->names.disowned;
@@ -404,8 +406,8 @@ static void look_at_probes(struct cache *cache, uint64_t now)
 
 	for (p = TAILQ_FIRST(&cache->probes); p; p = next) {
 		next = TAILQ_NEXT(p, entry);
-		if (now - p->since_us < (p->submitted ? HANG_US : START_US))
-			break;
+		if (now < p->since_us + (p->submitted ? HANG_US : START_US))
+			continue;
 		if (log_allowed(&cache->index_limit))
 			log_err("cache %s: the index %s does not answer; what it may have is fetched",
 				cache->path, cache->index_path);
