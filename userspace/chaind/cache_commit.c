@@ -44,6 +44,7 @@ struct commit {
 	struct index_name *gone;
 	unsigned int nr_gone, max_gone;
 	bool no_memory;
+	bool not_durable;		/* the device failed to make the data so */
 	int ret;
 	struct qc2_err err;
 };
@@ -136,6 +137,16 @@ static bool add_doomed(struct cache *cache, const struct doomed *doomed)
 	c->doomed[c->nr_doomed++] = *doomed;
 	wake_commit(cache);
 	return true;
+}
+
+/*
+ * Slots that are not to be used stay in the index, and are not used until the next start.
+ * Blocks are compared then: they may be damaged, or cut off.
+ */
+static void forgot_to_doom(struct cache *cache)
+{
+	log_err("cache: out of memory");
+	cache->suspect = true;
 }
 
 void cache_disown(struct cache *cache, struct object *obj)
@@ -382,12 +393,15 @@ static void commit_run(struct job *job)
 
 	commit->nr_gone = 0;
 	commit->no_memory = false;
+	commit->not_durable = false;
 	commit->ret = commit->open ? open_index(commit) : 0;
 	if (commit->ret || commit->open)
 		return;
-	if (commit->changes.nr_blocks && fdatasync(cache->fd))
+	if (commit->changes.nr_blocks && fdatasync(cache->fd)) {
+		commit->not_durable = true;
 		commit->ret = qc2_fail(&commit->err, errno, "%s: %s", cache->device,
 				       strerror(errno));
+	}
 	if (!commit->ret)
 		commit->ret = disown(commit);
 	if (!commit->ret)
@@ -611,6 +625,26 @@ static void start_empty(struct cache *cache)
 	start(cache, true);
 }
 
+/*
+ * What was written since the last commit may be lost, and the kernel says so only once: the
+ * next fdatasync() succeeds, and the device has something else.  So it is not kept.
+ */
+static void drop_not_durable(struct commit *commit)
+{
+	const struct changes *lists[] = { &commit->changes, &commit->cache->changes };
+	struct cache *cache = commit->cache;
+	unsigned int i, j;
+
+	cache->errors++;
+	cache->no_write_before_us = now_us() + RETRY_US;
+	snprintf(cache->write_trouble, sizeof(cache->write_trouble), "%.150s", commit->err.msg);
+	for (i = 0; i < 2; i++) {
+		for (j = 0; j < lists[i]->nr_blocks; j++)
+			commit_drop(cache, lists[i]->blocks[j].slot, true);
+	}
+	drop_void(cache, &commit->changes);
+}
+
 static void commit_failed(struct commit *commit)
 {
 	struct cache *cache = commit->cache;
@@ -618,10 +652,13 @@ static void commit_failed(struct commit *commit)
 	snprintf(cache->index_trouble, sizeof(cache->index_trouble), "%.240s", commit->err.msg);
 	if (log_allowed(&cache->index_limit))
 		log_err("cache %s: %s; trying again", cache->path, commit->err.msg);
+	if (commit->not_durable)
+		drop_not_durable(commit);
 	commit->tries++;
 	/* One that was made anew and is damaged again is tried after a pause, as others are. */
 	if ((commit->ret == -EUCLEAN && !commit->remove) ||
-	    (commit->ret == -EIO && commit->tries >= MAX_TRIES && !commit->open)) {
+	    (commit->ret == -EIO && commit->tries >= MAX_TRIES && !commit->open &&
+	     !commit->not_durable)) {
 		cache->commit = NULL;
 		if (commit->open) {
 			clear_space(cache);
@@ -777,7 +814,7 @@ static void forget_done(struct job *job)
 		space_set_cold(&cache->space, f->chunks[i]);
 	for (i = 0; i < f->nr_doomed; i++) {
 		if (!add_doomed(cache, &f->doomed[i]))
-			log_err("cache: out of memory");	/* not used until the next start */
+			forgot_to_doom(cache);
 	}
 	free_forgetting(f);
 	commit_evict(cache);
@@ -787,7 +824,7 @@ static void forget_slots(struct cache *cache, struct chunk *chunk, uint64_t slot
 {
 	if (!grow(&cache->to_forget, cache->nr_to_forget, &cache->max_to_forget,
 		  sizeof(*cache->to_forget))) {
-		log_err("cache: out of memory");		/* likewise */
+		forgot_to_doom(cache);
 		return;
 	}
 	cache->to_forget[cache->nr_to_forget++] = (struct doomed){
@@ -955,7 +992,8 @@ void commit_finish(struct cache *cache)
 	pool_free(cache->commit_pool);
 	/* What was not compared yet must not be trusted the next time. */
 	cache_index_close(cache->index, cache->index_open && write_last(cache) &&
-			  !cache->space.nr_unverified && !fdatasync(cache->fd));
+			  !cache->space.nr_unverified && !cache->suspect &&
+			  !fdatasync(cache->fd));
 	drop_changes(&cache->changes);
 	if (cache->commit)
 		free_commit(cache->commit);

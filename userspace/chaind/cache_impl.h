@@ -82,6 +82,7 @@ struct cache {
 	pthread_rwlock_t index_lock;
 	bool index_open;		/* the main thread's view of it */
 	char index_trouble[256];
+	bool suspect;			/* the index has slots that it should not have */
 	struct changes changes;
 	struct commit *commit;		/* running; NULL: none */
 	uint64_t commit_at_us;		/* 0: there is nothing to do */
