@@ -93,6 +93,11 @@ $(BUILD)/chainctl: $(CHAINCTL_OBJS) $(BUILD)/libqcow2chain.a
 $(BUILD)/tests/unit/test_cache_index: $(BUILD)/userspace/chaind/cache_index.o
 $(BUILD)/tests/unit/test_cache_space: $(BUILD)/userspace/chaind/cache_space.o
 $(BUILD)/tests/unit/test_cache_names: $(BUILD)/userspace/chaind/cache_names.o
+$(BUILD)/tests/unit/test_cache: $(addprefix $(BUILD)/userspace/chaind/,cache.o cache_commit.o \
+	cache_probe.o cache_space.o cache_names.o cache_index.o cache_super.o bypass.o pool.o \
+	object.o origin.o)
+$(BUILD)/tests/unit/test_cache: ALL_LDFLAGS += \
+	$(addprefix -Wl$(comma)--wrap=,pwrite64 fdatasync cache_index_commit cache_index_close)
 $(BUILD)/tests/unit/test_origin: $(addprefix $(BUILD)/userspace/chaind/,origin.o log.o)
 $(BUILD)/tests/unit/test_fetch: $(addprefix $(BUILD)/userspace/chaind/,fetch.o transfer.o \
 	multi.o pool.o object.o cache_names.o origin.o replica.o log.o)

@@ -272,9 +272,13 @@ int bypass_open(struct bypass **out, sd_event *event, const char *path, struct q
 
 void bypass_close(struct bypass *bypass)
 {
+	uint32_t i;
+
 	if (!bypass)
 		return;
 	pool_free(bypass->pool);
+	for (i = 0; i < NR_SLOTS; i++)
+		bypass_drop(bypass, i);
 	sd_event_source_disable_unref(bypass->retry_timer);
 	if (bypass->fd >= 0)
 		close(bypass->fd);
