@@ -843,17 +843,34 @@ void commit_drop(struct cache *cache, uint32_t slot, bool bad)
 	start_forgetting(cache);
 }
 
-/* Whether anything still refers to what is behind the end of the cache. */
+static bool any_beyond(const struct space *space, const struct doomed *doomed, unsigned int nr)
+{
+	while (nr--) {
+		if (doomed[nr].chunk >= space->chunks + space->nr_chunks)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether anything still refers to what is behind the end of the cache.  What is evicted
+ * before it does not count: under load there is always something.
+ */
 static bool has_rests(const struct cache *cache)
 {
+	const struct forgetting *f = cache->forgetting;
+	const struct space *space = &cache->space;
 	const struct cache_buf *buf;
 
 	TAILQ_FOREACH(buf, &cache->writing, entry) {
-		if (buf->slot >= cache->space.nr_slots)
+		if (buf->slot >= space->nr_slots)
 			return true;
 	}
-	return cache->nr_to_forget || cache->forgetting || cache->changes.nr_doomed ||
-	       cache->commit;
+	return any_beyond(space, cache->to_forget, cache->nr_to_forget) ||
+	       (f && any_beyond(space, f->doomed, f->nr_doomed)) ||
+	       any_beyond(space, cache->changes.doomed, cache->changes.nr_doomed) ||
+	       (cache->commit && any_beyond(space, cache->commit->changes.doomed,
+					    cache->commit->changes.nr_doomed));
 }
 
 void commit_shrink(struct cache *cache)
