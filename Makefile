@@ -63,7 +63,7 @@ help:
 	@echo 'check          set up, build, and run all tests'
 	@echo 'check-kernels  the system tests on 6.12 and on the newest kernel, built once'
 	@echo 'check-debug    KUnit suites and system tests on a kernel that finds bugs, built once'
-	@echo 'soak           the long variants of tests that have one'
+	@echo 'soak           eviction under load for SOAK_MINUTES (60) on the debug kernel; outages, long'
 	@echo 'fuzz           each fuzz target for FUZZ_SECONDS (60), with clang and libFuzzer'
 	@echo 'bench          requests and bytes to open and read a chain, beside QEMU'
 	@echo 'bench-local    local I/O beside dm-linear and others; memory, activation, pauses'
@@ -125,6 +125,7 @@ $(BUILD)/tests/tools/%: $(BUILD)/tests/system/tools/%.o $(BUILD)/libqcow2chain.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(PKG_LIBS) $(LIBS)
 
 $(BUILD)/tests/tools/qc2bench: LIBS := -luring -pthread
+$(BUILD)/tests/tools/qc2cmp: LIBS := -pthread
 $(BUILD)/tests/tools/qc2fault: LIBS := -pthread
 $(BUILD)/tests/tools/qc2fetch: LIBS := -pthread
 
