@@ -532,6 +532,170 @@ static void test_tidy(void **state)
 }
 
 /*
+ * Pins
+ */
+
+/* What cache_index_pinned() says, by numbers of the model. */
+struct pinned {
+	unsigned int objects[OBJECTS];		/* how often */
+	unsigned int slots[SLOTS];		/* by how many names */
+	unsigned int nr_slots;
+	int stop;
+};
+
+static int note_object(void *arg, const uint8_t key[32])
+{
+	struct pinned *pinned = arg;
+
+	assert_in_range(key[0], 'A', 'A' + OBJECTS - 1);
+	pinned->objects[key[0] - 'A']++;
+	return pinned->stop;
+}
+
+static void note_slot(void *arg, uint32_t slot)
+{
+	struct pinned *pinned = arg;
+
+	pinned->nr_slots++;
+	if (slot < SLOTS)
+		pinned->slots[slot]++;
+}
+
+/* So many slots, of so many pinned objects, the last bit being object 0. */
+static void check_pinned(struct cache_index *index, unsigned int objects, uint64_t slots)
+{
+	struct pinned is = { 0 };
+	unsigned int i;
+
+	assert_ok(cache_index_pinned(index, note_object, note_slot, &is, &err), err);
+	for (i = 0; i < OBJECTS; i++)
+		assert_int_equal(is.objects[i], objects >> i & 1);
+	for (i = 0; i < SLOTS; i++)
+		assert_int_equal(!!is.slots[i], slots >> i & 1);
+}
+
+static void pin(struct cache_index *index, unsigned int objects, bool pinned)
+{
+	struct index_pin pins[OBJECTS];
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < OBJECTS; i++) {
+		pins[nr] = (struct index_pin){ .url = "http://host/image", .pinned = pinned };
+		make_key(i, pins[nr].key);
+		nr += objects >> i & 1;
+	}
+	assert_ok(cache_index_pin(index, pins, nr, &err), err);
+}
+
+static void test_pins(void **state)
+{
+	const struct change more = {
+		.nr_evicted = 1, .evicted = { 0 },
+		.nr_blocks = 1, .blocks = { { 9, 10 } },
+		.nr_names = 2, .names = { { 0, 30, 9 }, { 2, 5, 3 } },
+	};
+	struct cache_index *index;
+	struct model model;
+
+	index = make_some(&model);
+	check_pinned(index, 0, 0);
+	/* An object that is there, and one that is not. */
+	pin(index, 5, true);
+	pin(index, 1, true);
+	model.objects[2] = true;
+	check_pinned(index, 5, 7);
+	check_index(index, &model, 9);
+	change_both(index, &model, &more);
+	check_pinned(index, 5, 0x20e);
+	/* A slot of two. */
+	pin(index, 2, true);
+	pin(index, 4, false);
+	check_pinned(index, 3, 0x20e);
+	cache_index_close(index, true);
+
+	index = must_open(true);
+	check_pinned(index, 3, 0x20e);
+	check_index(index, &model, 10);
+	pin(index, 1, false);
+	check_pinned(index, 2, 0xc);
+	/* The checksums are those of objects that are not pinned again. */
+	check_index(index, &model, 10);
+	pin(index, 7, false);
+	check_pinned(index, 0, 0);
+	check_index(index, &model, 10);
+	cache_index_close(index, true);
+}
+
+/* More names than are read at once, zeros among them. */
+static void test_many_pinned(void **state)
+{
+	enum { NAMES = 9000 };
+	struct index_name *names = calloc(NAMES, sizeof(*names));
+	struct cache_index *index;
+	struct pinned is = { 0 };
+	struct model model;
+	unsigned int i;
+	int64_t id;
+
+	index = make_some(&model);
+	assert_ok(index_object(index, 0, true, &id), err);
+	for (i = 0; i < NAMES; i++)
+		names[i] = (struct index_name){ id, i, i % 3 ? QC2_SLOT_ZERO : i % 4 };
+	assert_ok(cache_index_commit(index, NULL, 0, NULL, NULL, NULL, 0, names, NAMES, &err),
+		  err);
+	free(names);
+	pin(index, 1, true);
+	assert_ok(cache_index_pinned(index, note_object, note_slot, &is, &err), err);
+	assert_int_equal(is.nr_slots, NAMES / 3);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(is.slots[i], NAMES / 3 / 4);
+
+	memset(&is, 0, sizeof(is));
+	is.stop = -ENOMEM;
+	assert_int_equal(cache_index_pinned(index, note_object, note_slot, &is, &err), -ENOMEM);
+	assert_int_equal(is.nr_slots, 0);
+	cache_index_close(index, true);
+}
+
+static void test_pin_stays(void **state)
+{
+	const struct change none = { .nr_evicted = 4, .evicted = { 0, 1, 2, 3 } };
+	struct cache_index *index;
+	struct model model;
+	int64_t id;
+
+	/* Of two that nothing is cached of, the pinned one. */
+	index = make_some(&model);
+	change_both(index, &model, &none);
+	assert_ok(cache_index_disown(index, 1, &err), err);
+	pin(index, 1, true);
+	cache_index_close(index, true);
+	run_sql("UPDATE object SET used = 0");
+	index = must_open(true);
+	assert_ok(cache_index_tidy(index, &err), err);
+	assert_ok(index_object(index, 0, false, &id), err);
+	assert_int_not_equal(id, 0);
+	assert_ok(index_object(index, 1, false, &id), err);
+	assert_int_equal(id, 0);
+	check_pinned(index, 1, 0);
+	cache_index_close(index, true);
+
+	/* A pin that damage made, and one that it took away: the object is not known. */
+	run_sql("UPDATE object SET pinned = 1 - pinned");
+	index = must_open(true);
+	check_pinned(index, 0, 0);
+	assert_ok(index_object(index, 0, false, &id), err);
+	assert_int_equal(id, 0);
+	pin(index, 1, true);
+	check_pinned(index, 1, 0);
+	cache_index_close(index, true);
+	run_sql("UPDATE object SET pinned = 2");
+	index = must_open(true);
+	check_pinned(index, 0, 0);
+	cache_index_close(index, true);
+}
+
+/*
  * Opening again
  */
 
@@ -1160,6 +1324,9 @@ int main(int argc, char **argv)
 		test(test_replace),
 		test(test_each),
 		test(test_tidy),
+		test(test_pins),
+		test(test_many_pinned),
+		test(test_pin_stays),
 		test(test_trust),
 		test(test_other_cache),
 		test(test_formats),

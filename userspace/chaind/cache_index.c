@@ -46,6 +46,10 @@
 #define STATE_CLEAN	"clean"
 #define STATE_OPEN	"open"
 
+/* Whether a commit waits for the log to be durable */
+#define DURABLE		"PRAGMA synchronous = FULL"
+#define NOT_DURABLE	"PRAGMA synchronous = NORMAL"
+
 /* QC2_SLOT_ZERO, for SQL */
 #define ZERO		"4294967294"
 
@@ -59,20 +63,21 @@ static const char *const schema[] = {
 	" sum INTEGER NOT NULL, PRIMARY KEY(object, block)) WITHOUT ROWID",
 	"CREATE INDEX name_slot ON name(slot) WHERE slot < " ZERO,
 	"CREATE TABLE object(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, url TEXT NOT NULL,"
-	" used INTEGER NOT NULL, sum INTEGER NOT NULL)",
+	" used INTEGER NOT NULL, pinned INTEGER NOT NULL, sum INTEGER NOT NULL)",
 };
 
 enum {
 	GET_OBJECT, GET_KEY, GET_NAMES, GET_SLOTS, GET_DIGEST, GET_FILLED, GET_COUNTS,
-	BEGIN, COMMIT, ROLLBACK, MARK, MAX_OBJECT, ADD_OBJECT, USE_OBJECT, DROP_OBJECT_KEY,
+	GET_PINNED, GET_SLOTS_OBJECT,
+	BEGIN, COMMIT, ROLLBACK, MARK, MAX_OBJECT, ADD_OBJECT, USE_OBJECT, PIN_OBJECT, DROP_OBJECT_KEY,
 	ADD_BLOCK, DROP_BLOCK, ADD_NAME, DROP_NAME, DROP_NAMES_SLOT, ADD_COUNTS,
 	GET_UNUSED, DROP_NAMES_OBJECT, DROP_OBJECT,
 	NR_STMTS
 };
 
 static const char *const sql[NR_STMTS] = {
-	[GET_OBJECT] = "SELECT id, sum, used FROM object WHERE key = ?1",
-	[GET_KEY] = "SELECT key, sum FROM object WHERE id = ?1",
+	[GET_OBJECT] = "SELECT id, sum, used, pinned FROM object WHERE key = ?1",
+	[GET_KEY] = "SELECT key, sum, pinned FROM object WHERE id = ?1",
 	[GET_NAMES] = "SELECT n.block, n.slot, n.sum, b.digest, b.sum FROM name n"
 		" LEFT JOIN block b ON b.slot = n.slot"
 		" WHERE n.object = ?1 AND n.block >= ?2 AND n.block < ?3",
@@ -80,13 +85,19 @@ static const char *const sql[NR_STMTS] = {
 	[GET_DIGEST] = "SELECT digest, sum FROM block WHERE slot = ?1",
 	[GET_FILLED] = "SELECT slot, digest, sum FROM block WHERE slot > ?1 ORDER BY slot LIMIT ?2",
 	[GET_COUNTS] = "SELECT names, zeros, blocks FROM meta",
+	[GET_PINNED] = "SELECT key, sum, pinned, id FROM object WHERE id > ?1 AND pinned"
+		" ORDER BY id LIMIT 1",
+	[GET_SLOTS_OBJECT] = "SELECT block, slot FROM name WHERE object = ?1 AND block > ?2"
+		" ORDER BY block LIMIT ?3",
 	[BEGIN] = "BEGIN IMMEDIATE",
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
 	[MARK] = "UPDATE meta SET state = ?1, sum = ?2",
 	[MAX_OBJECT] = "SELECT ifnull(max(id), 0) FROM object",
-	[ADD_OBJECT] = "INSERT INTO object(id, key, url, used, sum) VALUES(?1, ?2, ?3, ?4, ?5)",
+	[ADD_OBJECT] = "INSERT INTO object(id, key, url, used, pinned, sum)"
+		" VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
 	[USE_OBJECT] = "UPDATE object SET used = ?2 WHERE id = ?1",
+	[PIN_OBJECT] = "UPDATE object SET pinned = ?2, sum = ?3 WHERE id = ?1",
 	[DROP_OBJECT_KEY] = "DELETE FROM object WHERE key = ?1",
 	[ADD_BLOCK] = "INSERT INTO block(slot, digest, sum) VALUES(?1, ?2, ?3)",
 	[DROP_BLOCK] = "DELETE FROM block WHERE slot = ?1",
@@ -96,7 +107,8 @@ static const char *const sql[NR_STMTS] = {
 		" RETURNING object, block",
 	[ADD_COUNTS] = "UPDATE meta SET names = names + ?1, zeros = zeros + ?2,"
 		" blocks = blocks + ?3",
-	[GET_UNUSED] = "SELECT id FROM object AS o WHERE used < ?1 AND NOT EXISTS"
+	[GET_UNUSED] = "SELECT id FROM object AS o WHERE used < ?1 AND NOT pinned"
+		" AND NOT EXISTS"
 		" (SELECT 1 FROM name WHERE name.object = o.id AND slot < " ZERO ") LIMIT 1",
 	[DROP_NAMES_OBJECT] = "DELETE FROM name WHERE object = ?1 AND block IN"
 		" (SELECT block FROM name WHERE object = ?1 LIMIT ?2)",
@@ -208,6 +220,14 @@ static int run(struct cache_index *index, sqlite3_stmt *stmt, struct qc2_err *er
 	return damaged(index, "rows where none can be", err);
 }
 
+static int exec(struct cache_index *index, struct conn *conn, const char *text,
+		struct qc2_err *err)
+{
+	int rc = sqlite3_exec(conn->db, text, NULL, NULL, NULL);
+
+	return rc ? fail(index, conn->db, rc, err) : 0;
+}
+
 static bool get_u32(sqlite3_stmt *stmt, int column, uint32_t *value)
 {
 	int64_t wide = sqlite3_column_int64(stmt, column);
@@ -237,9 +257,9 @@ static uint32_t sum_add(uint32_t sum, uint64_t number)
 	return crc32(sum, (const void *)&number, sizeof(number));
 }
 
-static uint32_t sum_object(int64_t id, const uint8_t *key)
+static uint32_t sum_object(int64_t id, const uint8_t *key, bool pinned)
 {
-	return crc32(sum_add('o', id), key, KEY_LEN);
+	return crc32(sum_add(sum_add('o', id), pinned), key, KEY_LEN);
 }
 
 static uint32_t sum_block(uint32_t slot, const uint8_t *digest)
@@ -262,9 +282,18 @@ static uint32_t sum_meta(const uint8_t *cache_id, const char *state)
  * Reading.  Each function of these has the lock of @conn.
  */
 
+static bool get_bool(sqlite3_stmt *stmt, int column, bool *value)
+{
+	uint32_t number;
+	bool ok = get_u32(stmt, column, &number) && number <= 1;
+
+	*value = ok && number;
+	return ok;
+}
+
 /* *@id: 0 if there is none */
 static int get_object(struct cache_index *index, struct conn *conn, const uint8_t *key,
-		      int64_t *id, int64_t *used, struct qc2_err *err)
+		      int64_t *id, int64_t *used, bool *pinned, struct qc2_err *err)
 {
 	sqlite3_stmt *stmt = conn->stmts[GET_OBJECT];
 	uint32_t sum;
@@ -275,8 +304,9 @@ static int get_object(struct cache_index *index, struct conn *conn, const uint8_
 	ret = step(index, stmt, err);
 	if (ret <= 0)
 		return ret;
-	if (get_u32(stmt, 1, &sum) && sqlite3_column_type(stmt, 0) == SQLITE_INTEGER &&
-	    sum == sum_object(sqlite3_column_int64(stmt, 0), key)) {
+	if (get_u32(stmt, 1, &sum) && get_bool(stmt, 3, pinned) &&
+	    sqlite3_column_type(stmt, 0) == SQLITE_INTEGER &&
+	    sum == sum_object(sqlite3_column_int64(stmt, 0), key, *pinned)) {
 		*id = sqlite3_column_int64(stmt, 0);
 		*used = sqlite3_column_int64(stmt, 2);
 	}
@@ -284,18 +314,26 @@ static int get_object(struct cache_index *index, struct conn *conn, const uint8_
 	return 0;
 }
 
+/* Of a row of object: key, sum, pinned */
+static bool get_row_key(sqlite3_stmt *stmt, int64_t object, uint8_t key[KEY_LEN])
+{
+	uint32_t sum;
+	bool pinned;
+
+	return get_blob(stmt, 0, key, KEY_LEN) && get_u32(stmt, 1, &sum) &&
+	       get_bool(stmt, 2, &pinned) && sum == sum_object(object, key, pinned);
+}
+
 /* 1: there is one */
 static int get_key(struct cache_index *index, struct conn *conn, int64_t object,
 		   uint8_t key[KEY_LEN], struct qc2_err *err)
 {
 	sqlite3_stmt *stmt = use(conn, GET_KEY, object);
-	uint32_t sum;
 	int ret = step(index, stmt, err);
 
 	if (ret <= 0)
 		return ret;
-	ret = get_blob(stmt, 0, key, KEY_LEN) && get_u32(stmt, 1, &sum) &&
-	      sum == sum_object(object, key);
+	ret = get_row_key(stmt, object, key);
 	sqlite3_reset(stmt);
 	return ret;
 }
@@ -445,6 +483,93 @@ int cache_index_each(struct cache_index *index, int (*filled)(void *arg, uint32_
 	return nr;
 }
 
+/* 1: the next pinned object behind *@id */
+static int next_pinned(struct cache_index *index, int64_t *id, uint8_t key[KEY_LEN],
+		       struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	sqlite3_stmt *stmt;
+	bool sound = false;
+	int ret = 0;
+
+	pthread_mutex_lock(&conn->lock);
+	while (!sound) {
+		stmt = use(conn, GET_PINNED, *id);
+		ret = step(index, stmt, err);
+		if (ret <= 0)
+			break;
+		/* Not in order: damage that made the search end elsewhere. */
+		if (sqlite3_column_int64(stmt, 3) <= *id) {
+			sqlite3_reset(stmt);
+			ret = damaged(index, "the number of an object", err);
+			break;
+		}
+		*id = sqlite3_column_int64(stmt, 3);
+		sound = get_row_key(stmt, *id, key);
+		sqlite3_reset(stmt);
+	}
+	pthread_mutex_unlock(&conn->lock);
+	return ret;
+}
+
+/* Slots of its next blocks behind *@block; 1: there may be more. */
+static int next_slots(struct cache_index *index, int64_t object, int64_t *block,
+		      uint32_t slots[BATCH], unsigned int *nr, struct qc2_err *err)
+{
+	struct conn *conn = &index->reader;
+	int64_t last = *block;
+	unsigned int rows = 0;
+	sqlite3_stmt *stmt;
+	uint32_t slot;
+	int ret;
+
+	*nr = 0;
+	pthread_mutex_lock(&conn->lock);
+	stmt = use(conn, GET_SLOTS_OBJECT, object);
+	sqlite3_bind_int64(stmt, 2, last);
+	sqlite3_bind_int64(stmt, 3, BATCH);
+	while ((ret = step(index, stmt, err)) > 0) {
+		rows++;
+		if (sqlite3_column_int64(stmt, 0) > *block)
+			*block = sqlite3_column_int64(stmt, 0);
+		/* Checksums do not matter: a wrong one keeps a block more. */
+		if (get_u32(stmt, 1, &slot) && slot != QC2_SLOT_ZERO)
+			slots[(*nr)++] = slot;
+	}
+	pthread_mutex_unlock(&conn->lock);
+	if (ret < 0)
+		return ret;
+	return rows == BATCH && *block > last;
+}
+
+int cache_index_pinned(struct cache_index *index,
+		       int (*object)(void *arg, const uint8_t key[KEY_LEN]),
+		       void (*slot)(void *arg, uint32_t slot), void *arg, struct qc2_err *err)
+{
+	uint32_t slots[BATCH];
+	uint8_t key[KEY_LEN];
+	unsigned int i, nr;
+	int64_t id = 0;
+	int ret;
+
+	while ((ret = next_pinned(index, &id, key, err)) > 0) {
+		int64_t block = -1;
+		int more;
+
+		ret = object(arg, key);
+		if (ret)
+			return ret;
+		do {
+			more = next_slots(index, id, &block, slots, &nr, err);
+			if (more < 0)
+				return more;
+			for (i = 0; i < nr; i++)
+				slot(arg, slots[i]);
+		} while (more);
+	}
+	return ret;
+}
+
 int cache_index_count(struct cache_index *index, uint64_t *names, uint64_t *zeros,
 		      uint64_t *blocks, struct qc2_err *err)
 {
@@ -508,7 +633,7 @@ static int add_counts(struct cache_index *index, const struct counts *counts,
 }
 
 static int add_object(struct cache_index *index, const uint8_t *key, const char *url,
-		      int64_t now, int64_t *id, struct qc2_err *err)
+		      int64_t now, bool pinned, int64_t *id, struct qc2_err *err)
 {
 	struct conn *conn = &index->writer;
 	sqlite3_stmt *stmt;
@@ -538,7 +663,8 @@ static int add_object(struct cache_index *index, const uint8_t *key, const char 
 	sqlite3_bind_blob(stmt, 2, key, KEY_LEN, SQLITE_STATIC);
 	sqlite3_bind_text(stmt, 3, url, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(stmt, 4, now);
-	sqlite3_bind_int64(stmt, 5, sum_object(*id, key));
+	sqlite3_bind_int64(stmt, 5, pinned);
+	sqlite3_bind_int64(stmt, 6, sum_object(*id, key, pinned));
 	return run(index, stmt, err);
 }
 
@@ -547,6 +673,7 @@ int cache_index_object(struct cache_index *index, const uint8_t key[KEY_LEN], co
 {
 	int64_t used = 0, now = time(NULL);
 	sqlite3_stmt *stmt;
+	bool pinned;
 	int ret;
 
 	/* That it was used since the opening keeps it, whatever the clock does. */
@@ -554,7 +681,7 @@ int cache_index_object(struct cache_index *index, const uint8_t key[KEY_LEN], co
 		now = index->opened;
 
 	pthread_mutex_lock(&index->reader.lock);
-	ret = get_object(index, &index->reader, key, id, &used, err);
+	ret = get_object(index, &index->reader, key, id, &used, &pinned, err);
 	pthread_mutex_unlock(&index->reader.lock);
 	if (ret || !add || (*id && used >= index->opened))
 		return ret;
@@ -563,7 +690,7 @@ int cache_index_object(struct cache_index *index, const uint8_t key[KEY_LEN], co
 	if (ret)
 		return ret;
 	if (!*id) {
-		ret = add_object(index, key, url, now, id, err);
+		ret = add_object(index, key, url, now, false, id, err);
 	} else {
 		stmt = use(&index->writer, USE_OBJECT, *id);
 		sqlite3_bind_int64(stmt, 2, now);
@@ -573,6 +700,53 @@ int cache_index_object(struct cache_index *index, const uint8_t key[KEY_LEN], co
 	if (ret)
 		*id = 0;
 	return ret;
+}
+
+static int pin_object(struct cache_index *index, const struct index_pin *pin,
+		      struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	sqlite3_stmt *stmt;
+	int64_t id, used;
+	bool pinned;
+	int ret;
+
+	ret = get_object(index, conn, pin->key, &id, &used, &pinned, err);
+	if (ret)
+		return ret;
+	if (!id)
+		return pin->pinned ? add_object(index, pin->key, pin->url, time(NULL), true, &id,
+						err) : 0;
+	if (pinned == pin->pinned)
+		return 0;
+	stmt = use(conn, PIN_OBJECT, id);
+	sqlite3_bind_int64(stmt, 2, pin->pinned);
+	sqlite3_bind_int64(stmt, 3, sum_object(id, pin->key, pin->pinned));
+	return run(index, stmt, err);
+}
+
+int cache_index_pin(struct cache_index *index, const struct index_pin *pins, unsigned int nr,
+		    struct qc2_err *err)
+{
+	struct conn *conn = &index->writer;
+	unsigned int i;
+	int ret, after;
+
+	pthread_mutex_lock(&conn->lock);
+	ret = exec(index, conn, DURABLE, err);
+	pthread_mutex_unlock(&conn->lock);
+	if (!ret)
+		ret = begin(index, err);
+	if (ret)
+		return ret;
+	for (i = 0; i < nr && !ret; i++)
+		ret = pin_object(index, &pins[i], err);
+	ret = end(index, ret, err);
+
+	pthread_mutex_lock(&conn->lock);
+	after = exec(index, conn, NOT_DURABLE, ret ? NULL : err);
+	pthread_mutex_unlock(&conn->lock);
+	return ret ? ret : after;
 }
 
 /* A change that goes on; with what its callers need all the time. */
@@ -855,14 +1029,6 @@ int cache_index_remove(const char *path, struct qc2_err *err)
 	return 0;
 }
 
-static int exec(struct cache_index *index, struct conn *conn, const char *text,
-		struct qc2_err *err)
-{
-	int rc = sqlite3_exec(conn->db, text, NULL, NULL, NULL);
-
-	return rc ? fail(index, conn->db, rc, err) : 0;
-}
-
 static void disconnect(struct conn *conn)
 {
 	unsigned int i;
@@ -1085,7 +1251,7 @@ static int open_once(struct cache_index *index, bool *trusted, bool *other, stru
 		ret = read_state(index, trusted, other, err);
 	if (ret || *other)
 		return ret;
-	ret = exec(index, &index->writer, "PRAGMA synchronous = NORMAL", err);
+	ret = exec(index, &index->writer, NOT_DURABLE, err);
 	if (!ret)
 		ret = connect_db(index, &index->reader, err);
 	if (!ret)
@@ -1134,7 +1300,7 @@ void cache_index_close(struct cache_index *index, bool clean)
 		return;
 	disconnect(&index->reader);
 	/* If this fails it counts as not closed in order. */
-	if (clean && !exec(index, &index->writer, "PRAGMA synchronous = FULL", NULL))
+	if (clean && !exec(index, &index->writer, DURABLE, NULL))
 		mark(index, STATE_CLEAN, NULL);
 	disconnect(&index->writer);
 	pthread_mutex_destroy(&index->writer.lock);

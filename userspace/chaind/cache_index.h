@@ -3,7 +3,8 @@
  * The index of the cache: which slot holds what, in an SQLite database that lives beside
  * the cache.  Write-ahead log, so readers and the writer do not wait for each other.
  *
- *	object	a file in a store, by the key of struct object (SHA-256 of URL, size, version)
+ *	object	a file in a store, by the key of struct object (SHA-256 of URL, size, version),
+ *		and whether it is pinned
  *	block	a slot that is filled, and the digest of what is in it
  *	name	block of an object -> slot, or QC2_SLOT_ZERO: all zeros, in no slot.  Several
  *		names may lead to one slot.
@@ -46,6 +47,13 @@ struct index_name {
 	uint32_t block, slot;		/* slot: or QC2_SLOT_ZERO */
 };
 
+/* See cache_index_pin(). */
+struct index_pin {
+	uint8_t key[32];		/* of an object */
+	const char *url;		/* as for cache_index_object() */
+	bool pinned;
+};
+
 /**
  * cache_index_open() - open or create
  * @cache_id: of the cache device.  An index of another cache is emptied.
@@ -75,6 +83,23 @@ void cache_index_close(struct cache_index *index, bool clean);
  */
 int cache_index_object(struct cache_index *index, const uint8_t key[32], const char *url,
 		       bool add, int64_t *id, struct qc2_err *err);
+
+/**
+ * cache_index_pin() - objects are pinned from now on, or no more: a change, all or none
+ *
+ * Those to be pinned are made if they are missing.  When it returns they are durable, and
+ * all commits before.
+ */
+int cache_index_pin(struct cache_index *index, const struct index_pin *pins, unsigned int nr,
+		    struct qc2_err *err);
+
+/*
+ * Calls @object for each pinned object, and after that @slot for the slots of its names.  Stops
+ * if @object returns non-zero, and returns that.  They must not call the index.
+ */
+int cache_index_pinned(struct cache_index *index,
+		       int (*object)(void *arg, const uint8_t key[32]),
+		       void (*slot)(void *arg, uint32_t slot), void *arg, struct qc2_err *err);
 
 /* Slots of blocks [@first, @first + @nr) of an object; QC2_SLOT_NONE where none is known. */
 int cache_index_names(struct cache_index *index, int64_t object, uint32_t first,
@@ -122,8 +147,8 @@ int cache_index_count(struct cache_index *index, uint64_t *names, uint64_t *zero
 int cache_index_disown(struct cache_index *index, int64_t object, struct qc2_err *err);
 
 /*
- * Removes objects without names, except for zeros, that were not used for 30 days; called
- * now and then.  One that cache_index_object() was asked to add since the opening stays.
+ * Removes objects without names, except for zeros, that were not used for 30 days and are
+ * not pinned; called now and then.  One that cache_index_object() was asked to add since the opening stays.
  */
 int cache_index_tidy(struct cache_index *index, struct qc2_err *err);
 
