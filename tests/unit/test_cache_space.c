@@ -31,7 +31,7 @@ static int stop(void **state)
 /* Masks, lists and counters agree with each other. */
 static void check(void)
 {
-	uint32_t nr[CHUNK_GONE + 1] = { 0 }, filled = 0, bad = 0, unverified = 0, i;
+	uint32_t nr[CHUNK_GONE + 1] = { 0 }, filled = 0, bad = 0, unverified = 0, pinned = 0, i;
 	const struct chunk *chunk;
 	enum chunk_state state;
 	enum space_class class;
@@ -44,17 +44,20 @@ static void check(void)
 		assert_false(chunk->unverified & ~chunk->filled);
 		assert_false(chunk->marked & ~chunk->filled);
 		assert_false(chunk->asked & ~chunk->filled);
+		assert_false(chunk->pinned & ~chunk->filled);
 		assert_true(chunk->state < CHUNK_GONE);
 		assert_true((int32_t)(chunk->freed - space.clock) <= 0);
 		nr[chunk->state]++;
 		filled += count(chunk->filled);
 		bad += count(chunk->bad);
 		unverified += count(chunk->unverified);
+		pinned += count(chunk->pinned);
 	}
 	assert_int_equal(space.nr_slots, space.nr_chunks * CHUNK_SLOTS);
 	assert_int_equal(space.nr_filled, filled);
 	assert_int_equal(space.nr_bad, bad);
 	assert_int_equal(space.nr_unverified, unverified);
+	assert_int_equal(space.nr_pinned, pinned);
 	for (state = 0; state < CHUNK_LISTS; state++) {
 		i = 0;
 		TAILQ_FOREACH(chunk, &space.lists[state], entry) {
@@ -218,7 +221,7 @@ static void test_order(void **state)
 	assert_ptr_equal(space_next_cold(&space), chunks[2]);
 	assert_false(chunks[1]->again);
 	assert_ptr_equal(space_next_victim(&space), chunks[0]);
-	assert_int_equal(space_evict(&space, chunks[0], 0), ALL);
+	assert_int_equal(space_evict(&space, chunks[0]), ALL);
 	check();
 	assert_false(space_is_short(&space));
 	assert_null(space_next_victim(&space));
@@ -266,7 +269,8 @@ static void test_second_chance(void **state)
 	assert_false(space_is_hidden(&space, first + 12));
 	assert_true(space_is_hidden(&space, first));
 	assert_ptr_equal(space_next_victim(&space), chunk);
-	assert_int_equal(space_evict(&space, chunk, 1), ~(asked | 1));
+	assert_true(space_pin(&space, first_slot(&space, chunk)));
+	assert_int_equal(space_evict(&space, chunk), ~(asked | 1));
 	assert_int_equal(chunk->filled, asked | 1);
 	assert_int_equal(chunk->taken, ALL);	/* not yet out of the index */
 	assert_false(space_is_hidden(&space, first + 4));
@@ -288,7 +292,7 @@ static void test_nothing_to_evict(void **state)
 	space_set_cold(&space, chunk);
 	ask(chunk, ~0xfULL);
 	/* Four are not worth it ... */
-	assert_int_equal(space_evict(&space, chunk, 0), 0);
+	assert_int_equal(space_evict(&space, chunk), 0);
 	assert_int_equal(chunk->state, CHUNK_USED);
 	assert_ptr_equal(TAILQ_LAST(&space.lists[CHUNK_USED], chunk_list), chunk);
 	check();
@@ -309,7 +313,7 @@ static void test_holes(void **state)
 	assert_ptr_equal(space_next_cold(&space), chunk);
 	space_set_cold(&space, chunk);
 	ask(chunk, ~0xffULL);
-	assert_int_equal(space_evict(&space, chunk, 0), 0);
+	assert_int_equal(space_evict(&space, chunk), 0);
 	assert_int_equal(chunk->state, CHUNK_FREE);
 	check();
 	assert_int_equal(take(SPACE_USED, 64, 8), first_slot(&space, chunk));
@@ -394,7 +398,7 @@ static void test_bad_chunks(void **state)
 	assert_false(space_wants_cold(&space));
 	assert_null(space_next_cold(&space));
 	space_set_cold(&space, good);
-	assert_int_equal(space_evict(&space, good, 0), ALL);
+	assert_int_equal(space_evict(&space, good), ALL);
 	space_evicted(&space, good, ALL);
 	for (i = 0; i < CHUNK_SLOTS; i++)
 		space_set_bad(&space, take(SPACE_USED, 1, 1));
@@ -453,6 +457,107 @@ static void test_resize(void **state)
 	assert_int_equal(space.chunks[SMALL / CHUNK_SLOTS].taken, 0);
 }
 
+/* Forget and evict as long as there is need; returns how many slots were evicted. */
+static unsigned int make_room(void)
+{
+	struct chunk *chunk;
+	unsigned int evicted = 0, i;
+	uint64_t gone;
+
+	for (i = 0; i < 100; i++) {
+		while ((chunk = space_next_cold(&space)))
+			space_set_cold(&space, chunk);
+		while ((chunk = space_next_victim(&space))) {
+			gone = space_evict(&space, chunk);
+			evicted += count(gone);
+			if (gone)
+				space_evicted(&space, chunk, gone);
+		}
+		check();
+	}
+	return evicted;
+}
+
+/* Much more than the cache holds goes through it: what is pinned stays. */
+static void test_pins(void **state)
+{
+	struct chunk *whole, *half;
+	uint32_t slot, freed;
+	unsigned int i, evicted = 0;
+
+	whole = fill_chunk(SPACE_USED);
+	half = fill_chunk(SPACE_USED);
+	for (slot = 0; slot < 32; slot++) {
+		assert_true(space_pin(&space, first_slot(&space, whole) + slot));
+		assert_true(space_pin(&space, first_slot(&space, whole) + 32 + slot));
+		assert_true(space_pin(&space, first_slot(&space, half) + slot));
+		assert_true(space_pin(&space, first_slot(&space, half) + slot));
+	}
+	assert_int_equal(space.nr_pinned, 96);
+	for (i = 0; i < 5000; i++) {
+		space_take(&space, SPACE_USED, 1, &slot);
+		space_fill(&space, slot, false);
+		evicted += make_room();
+	}
+	assert_true(evicted > 3000);
+	assert_true(whole->pinned == ALL);
+	assert_true(whole->filled == ALL);
+	assert_true((uint32_t)half->pinned == UINT32_MAX);
+	assert_int_equal(whole->state, CHUNK_PINNED);
+
+	/* One is damaged, eight are: it is worth something again. */
+	for (i = 0; i < 8; i++) {
+		assert_int_equal(whole->state, CHUNK_PINNED);
+		space_hide(&space, first_slot(&space, whole) + i);
+		check();
+	}
+	assert_int_equal(whole->state, CHUNK_USED);
+	space_release(&space, whole, 0xff);
+	freed = whole->freed;
+	space_unpin_all(&space);
+	assert_int_equal(space.nr_pinned, 0);
+	for (i = 0; i < 5000; i++) {
+		space_take(&space, SPACE_USED, 1, &slot);
+		space_fill(&space, slot, false);
+		make_room();
+	}
+	assert_true(whole->freed > freed);
+	check();
+}
+
+/* As much is pinned as can be: there is room for others, and an end. */
+static void test_many_pins(void **state)
+{
+	struct chunk *chunk;
+	uint32_t slot, nr = 0;
+	unsigned int i, evicted = 0;
+
+	/* 57 in each chunk: none of these has anything to gain. */
+	for (i = 0; i < 12; i++) {
+		chunk = fill_chunk(SPACE_USED);
+		for (slot = 0; slot < 57; slot++)
+			nr += space_pin(&space, first_slot(&space, chunk) + slot);
+	}
+	assert_int_equal(nr, SMALL / 2);
+	assert_int_equal(space.nr_pinned, SMALL / 2);
+	assert_false(space_pin(&space, first_slot(&space, chunk)));
+	/* Again is not one more. */
+	assert_true(space_pin(&space, 0));
+	for (i = 0; i < 5000; i++) {
+		assert_int_equal(space_take(&space, SPACE_USED, 1, &slot), 1);
+		space_fill(&space, slot, false);
+		evicted += make_room();
+	}
+	assert_true(evicted > 4000);
+	assert_int_equal(space.nr[CHUNK_PINNED], SMALL / 2 / 57);
+	assert_int_equal(space.nr_pinned, SMALL / 2);
+	for (i = 0; i < SMALL / 2 / 57; i++)
+		assert_int_equal(count(space.chunks[i].pinned), 57);
+	space_unpin_all(&space);
+	check();
+	assert_int_equal(space.nr[CHUNK_PINNED], 0);
+}
+
 /*
  * Random steps, with a model of what is in each slot and of what kernels know.
  */
@@ -475,7 +580,7 @@ static struct {
 	struct chunk *forgetting[MAX_BUSY];
 	struct eviction evicting[MAX_BUSY];
 	unsigned int nr_forgetting, nr_evicting;
-	unsigned int takes, evicted, kept;
+	unsigned int takes, evicted, kept, kept_pinned;
 } model;
 
 static uint32_t below(uint32_t n)
@@ -574,7 +679,7 @@ static void step_forgot(void)
 static void step_evict(void)
 {
 	struct chunk *chunk;
-	uint64_t keep = below(4) ? 0 : 1ULL << below(64), gone;
+	uint64_t gone, pinned;
 	unsigned int i;
 
 	if (model.nr_evicting == MAX_BUSY)
@@ -582,8 +687,11 @@ static void step_evict(void)
 	chunk = space_next_victim(&space);
 	if (!chunk)
 		return;
-	gone = space_evict(&space, chunk, keep);
-	assert_false(gone & keep);
+	pinned = chunk->pinned;
+	gone = space_evict(&space, chunk);
+	assert_false(gone & pinned);
+	assert_true(chunk->pinned == pinned);
+	model.kept_pinned += count(pinned);
 	for (i = 0; i < CHUNK_SLOTS; i++) {
 		uint32_t slot = first_slot(&space, chunk) + i;
 
@@ -596,6 +704,27 @@ static void step_evict(void)
 	model.kept += count(chunk->filled);
 	if (gone)
 		model.evicting[model.nr_evicting++] = (struct eviction){ chunk, gone };
+}
+
+/* A few slots next to each other, which come from one fetch; rarely no more. */
+static void step_pin(void)
+{
+	uint32_t slot, end;
+
+	if (!below(400)) {
+		space_unpin_all(&space);
+		assert_int_equal(space.nr_pinned, 0);
+		return;
+	}
+	if (below(8) || !find_slot(FILLED, &slot))
+		return;
+	for (end = slot + below(100); slot < end && slot < space.nr_slots; slot++) {
+		bool full = space.nr_pinned >= space.nr_slots / 2;
+		bool was = chunk_of(&space, slot)->pinned & slot_bit(slot);
+
+		assert_int_equal(space_pin(&space, slot),
+				 was || model.slots[slot] != FILLED || !full);
+	}
 }
 
 static void free_slots(struct chunk *chunk, uint64_t slots)
@@ -702,7 +831,7 @@ static void test_random_steps(void **state)
 	static void (*const steps[])(void) = {
 		step_take, step_taken, step_taken, step_taken, step_taken, step_taken,
 		step_taken, step_ask, step_ask, step_ask, step_cold, step_forgot, step_evict,
-		step_evicted, step_damaged, step_retry_bad, step_resize,
+		step_evicted, step_damaged, step_retry_bad, step_resize, step_pin,
 	};
 	unsigned int i;
 
@@ -719,6 +848,7 @@ static void test_random_steps(void **state)
 	assert_true(model.takes > 50 * SMALL);
 	assert_true(model.evicted > 20 * SMALL);
 	assert_true(model.kept > SMALL);
+	assert_true(model.kept_pinned > SMALL);
 	/* All that is under way ends: there is room. */
 	while (model.nr_forgetting)
 		step_forgot();
@@ -750,6 +880,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bad, start, stop),
 		cmocka_unit_test_setup_teardown(test_bad_chunks, start, stop),
 		cmocka_unit_test_setup_teardown(test_resize, start, stop),
+		cmocka_unit_test_setup_teardown(test_pins, start, stop),
+		cmocka_unit_test_setup_teardown(test_many_pins, start, stop),
 		cmocka_unit_test_setup_teardown(test_random_steps, start, stop),
 	};
 

@@ -34,24 +34,29 @@ int cache_resize(struct ctl *ctl, struct qc2_err *err)
 	return ret;
 }
 
-static int set_pin(struct ctl *ctl, bool pinned, struct qc2_err *err)
+/* @name: NULL: all, which is for unpinning only */
+static int set_pin(struct ctl *ctl, const char *name, bool pinned, struct qc2_err *err)
 {
-	int ret = ask(ctl, json_pack("{s:s, s:s, s:b}", "cmd", "cache-pin", "name", ctl->arg[0],
-				     "pinned", pinned),
-		      json_pack("{s:s, s:b}", "name", ctl->arg[0], "pinned", pinned), err);
+	json_t *request = json_pack("{s:s, s:b}", "cmd", "cache-pin", "pinned", pinned);
+	int ret;
 
+	if (name)
+		json_object_set_new(request, "name", json_string(name));
+	ret = ask(ctl, request, json_pack("{s:s?, s:b}", "name", name, "pinned", pinned), err);
 	if (!ret && !ctl->json)
-		printf("%s: what the cache has of its images %s\n", ctl->arg[0],
+		printf("%s: what the cache has of its images %s\n", name ? name : "every disk",
 		       pinned ? "stays there" : "is evicted as other data is");
 	return ret;
 }
 
 int cache_pin(struct ctl *ctl, struct qc2_err *err)
 {
-	return set_pin(ctl, true, err);
+	return set_pin(ctl, ctl->arg[0], true, err);
 }
 
 int cache_unpin(struct ctl *ctl, struct qc2_err *err)
 {
-	return set_pin(ctl, false, err);
+	if (ctl->all == !!ctl->arg[0])
+		return qc2_fail(err, EBADARG, "needs either the name of a disk or --all");
+	return set_pin(ctl, ctl->arg[0], false, err);
 }

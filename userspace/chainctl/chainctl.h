@@ -45,6 +45,7 @@ struct ctl {
 	bool json;
 	bool discard;
 	bool force;
+	bool all;
 	bool journal;
 	bool no_digests;
 	const char *tip;	/* --tip */

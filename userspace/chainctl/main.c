@@ -33,6 +33,7 @@ enum {
 	OPT_LENGTH,
 	OPT_OUTPUT,
 	OPT_NO_DIGESTS,
+	OPT_ALL,
 };
 
 #define BIT(opt)	(1U << ((opt) - OPT_HELP))
@@ -57,6 +58,7 @@ static const struct option options[] = {
 	{ "length", required_argument, NULL, OPT_LENGTH },
 	{ "output", required_argument, NULL, OPT_OUTPUT },
 	{ "no-digests", no_argument, NULL, OPT_NO_DIGESTS },
+	{ "all", no_argument, NULL, OPT_ALL },
 	{ }
 };
 
@@ -148,15 +150,16 @@ static const struct verb verbs[] = {
 		.min_args = 1, .max_args = 1, .run = cache_pin,
 		.help =
 "chainctl cache pin NAME\n"
-"  What the cache has, and gets, of the images of a disk is not evicted any more,\n"
-"  also after the disk was stopped.\n",
+"  What the cache has, and gets, of the images of a running disk is not evicted any\n"
+"  more, also after the disk was stopped; half of the cache at most.\n",
 	},
 	{
 		.name = "cache", .subverb = "unpin", .title = "cache unpin",
-		.min_args = 1, .max_args = 1, .run = cache_unpin,
+		.max_args = 1, .takes = BIT(OPT_ALL), .run = cache_unpin,
 		.help =
-"chainctl cache unpin NAME\n"
-"  Takes that back.\n",
+"chainctl cache unpin NAME | --all\n"
+"  Takes that back, with any disk over the same images.\n"
+"    --all                     for all images, also those that no disk is over\n",
 	},
 	{
 		.name = "pull", .title = "pull", .min_args = 1, .max_args = 1,
@@ -350,6 +353,9 @@ static int take_option(struct ctl *ctl, int opt, const char **config)
 		if (parse_number(optarg, true, 1, INT64_MAX, &ctl->length))
 			return usage("--length %s: expected bytes, or a number with K, M, G or T",
 				     optarg);
+		return 0;
+	case OPT_ALL:
+		ctl->all = true;
 		return 0;
 	case OPT_FORCE:
 		ctl->force = true;

@@ -200,6 +200,8 @@ static void add_daemon(json_t *disk, const json_t *from)
 	if (complete)
 		json_object_set_new(disk, "live_bytes",
 				    bytes(client_u64(from, "live_sectors")));
+	json_object_set_new(disk, "pinned",
+			    json_boolean(json_is_true(json_object_get(from, "pinned"))));
 	json_object_set_new(disk, "from_manifest",
 			    json_boolean(json_is_true(json_object_get(from, "from_manifest"))));
 	json_object_set_new(disk, "manifest_trouble", text_or_null(from, "manifest_trouble"));
@@ -224,7 +226,7 @@ static json_t *new_disk(const char *name)
 {
 	static const char *const members[] = {
 		"state", "device", "dev", "size", "logical_block_size", "open_count", "url",
-		"chain_id", "depth", "index_complete", "live_bytes", "from_manifest",
+		"chain_id", "depth", "index_complete", "live_bytes", "pinned", "from_manifest",
 		"manifest_trouble", "tip", "reads", "writes", "commits", "map", "waiting", "daemon",
 	};
 	json_t *disk = json_object();
@@ -280,7 +282,7 @@ static json_t *cache_part(const json_t *cache)
 
 	if (!json_is_object(cache))
 		return json_null();
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I}, s:O}",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I}, s:O}",
 			 "path", client_str(cache, "path"),
 			 "device", client_str(cache, "device"),
 			 "slot_bytes", (json_int_t)slot,
@@ -290,6 +292,8 @@ static json_t *cache_part(const json_t *cache)
 			 "zero_bytes", (json_int_t)(slot * client_u64(cache, "zero_blocks")),
 			 "unverified_bytes", (json_int_t)(slot * client_u64(cache, "unverified")),
 			 "bad_bytes", (json_int_t)(slot * client_u64(cache, "bad_slots")),
+			 "pinned_bytes", (json_int_t)(slot * client_u64(cache, "pinned")),
+			 "pins_full", json_is_true(json_object_get(cache, "pins_full")),
 			 "memory_bytes", (json_int_t)client_u64(cache, "memory"),
 			 "hits", (json_int_t)client_u64(cache, "hits"),
 			 "evictions", (json_int_t)client_u64(cache, "evictions"),
@@ -449,6 +453,8 @@ static void print_disk(const json_t *disk)
 		       complete ? " live" : "", client_str(disk, "chain_id"));
 	else if (*client_str(disk, "chain_id"))
 		print_field("chain", client_str(disk, "chain_id"));
+	if (json_is_true(json_object_get(disk, "pinned")))
+		print_field("cache", "what it has of the images is pinned");
 	if (*client_str(disk, "manifest_trouble")) {
 		fputs("  manifest  not used: ", stdout);
 		out_text(stdout, client_str(disk, "manifest_trouble"));
@@ -515,6 +521,10 @@ static void print_cache(const json_t *cache)
 		       human(a, cache, "unverified_bytes"));
 	if (client_u64(cache, "bad_bytes"))
 		printf("  bad       %s are not used\n", human(a, cache, "bad_bytes"));
+	if (client_u64(cache, "pinned_bytes"))
+		printf("  pinned    %s are not evicted%s\n", human(a, cache, "pinned_bytes"),
+		       json_is_true(json_object_get(cache, "pins_full")) ?
+		       ", which is all that may be: more is evicted as other data is" : "");
 	if (client_u64(bypass, "written_bytes"))
 		printf("  bypass    %s went through memory, %s are there\n",
 		       human(a, bypass, "written_bytes"), human(b, bypass, "used_bytes"));

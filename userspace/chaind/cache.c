@@ -583,6 +583,7 @@ int cache_resize(struct cache *cache, uint64_t size, struct qc2_err *err)
 	cache->target_slots = nr;
 	cache->shrinking = nr < cache->space.nr_slots;
 	limit_names(nr);
+	commit_pins_again(cache);
 	commit_shrink(cache);
 	cache_writes_go_on(cache);
 	return 0;
@@ -709,6 +710,8 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 		.used = cache->space.nr_filled,
 		.unverified = cache->space.nr_unverified,
 		.bad_slots = cache->space.nr_bad,
+		.pinned = cache->space.nr_pinned,
+		.pins_full = cache->pins_full,
 		.names = cache->names,
 		.zeros = cache->zeros,
 		.hits = cache->hits,

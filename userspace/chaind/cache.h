@@ -96,6 +96,8 @@ struct cache_stats {
 	uint32_t used;
 	uint32_t unverified;
 	uint32_t bad_slots;
+	uint32_t pinned;		/* of those used */
+	bool pins_full;			/* more is pinned than half of the slots: not that */
 	uint64_t names, zeros;		/* blocks of objects that are here; those that are zeros */
 	uint64_t hits;
 	uint64_t evictions;
@@ -130,6 +132,22 @@ void cache_disown(struct cache *cache, struct object *obj);
  * What is behind the new end is evicted in the background.  Until the next start.
  */
 int cache_resize(struct cache *cache, uint64_t size, struct qc2_err *err);
+
+/**
+ * cache_pin() - blocks of some objects are not evicted any more, or are again
+ * @objs: @nr, more than 0; NULL: none
+ * @done: called from the event loop when it is so, durably (0); or when it will not be
+ *	(-ECANCELED): the index was lost meanwhile, or this is the end of the program
+ *
+ * That is for what the cache has of them and for what comes.  At most half of the slots are
+ * pinned; further blocks are evicted as others are.  Pins are in the index and go with it.
+ */
+int cache_pin(struct cache *cache, struct object *const *objs, unsigned int nr, bool pinned,
+	      void (*done)(void *arg, int ret), void *arg, struct qc2_err *err);
+/* No object is pinned any more, also those that nothing refers to; likewise. */
+int cache_unpin_all(struct cache *cache, void (*done)(void *arg, int ret), void *arg,
+		    struct qc2_err *err);
+bool cache_is_pinned(const struct cache *cache, const struct object *obj);
 
 /* major:minor of the device, and of the bypass. */
 dev_t cache_dev(const struct cache *cache);

@@ -8,6 +8,13 @@
  * is fetched goes to the bypass.  An index that is damaged is removed, and the cache is
  * empty.
  *
+ * Pins are of objects and in the index; in memory are their keys and a mask of slots in each
+ * chunk.  A job reads these when the index is opened and when pins change, by the names of
+ * the pinned objects; names that come later set their bits at once.  So eviction has
+ * nothing to ask for, and a mask has more than is pinned, rather than less.
+ *
+ * An index that was not closed in order is checked as a whole, in a thread of its own.
+ *
  * Main thread only, but for the jobs.
  */
 #include <errno.h>
@@ -39,6 +46,10 @@ struct commit {
 	uint64_t names, zeros;		/* that the index has then ... */
 	bool counted;			/* ... if it is known */
 	struct changes changes;
+	bool read_pins;			/* which slots are pinned is read: */
+	struct pinned_keys pinned;
+	uint64_t *masks;		/* for so many chunks */
+	uint32_t nr_chunks;
 	uint64_t retry_us;		/* it failed, and is tried again then; 0: it runs */
 	unsigned int tries;
 	struct index_name *gone;
@@ -66,6 +77,15 @@ struct forgetting {
 	struct qc2_err err;
 };
 
+/* The index is looked through. */
+struct check {
+	struct job job;
+	struct cache *cache;
+	uint32_t epoch;
+	int ret;
+	struct qc2_err err;
+};
+
 /* Room for one more in an array. */
 static bool grow(void *array, unsigned int nr, unsigned int *max, size_t size)
 {
@@ -83,6 +103,11 @@ static bool grow(void *array, unsigned int nr, unsigned int *max, size_t size)
 
 static void free_changes(struct changes *c)
 {
+	unsigned int i;
+
+	for (i = 0; i < c->nr_pins; i++)
+		free(c->pins[i].url);
+	free(c->pins);
 	free(c->blocks);
 	free(c->names);
 	free(c->doomed);
@@ -94,6 +119,235 @@ static void wake_commit(struct cache *cache)
 {
 	if (!cache->commit_at_us)
 		cache->commit_at_us = now_us() + COMMIT_AFTER_US;
+}
+
+/*
+ * ---------------------------------------------------------------------------
+ * Pins
+ * ---------------------------------------------------------------------------
+ */
+
+static int by_key(const void *a, const void *b)
+{
+	return memcmp(a, b, 32);
+}
+
+bool cache_is_pinned(const struct cache *cache, const struct object *obj)
+{
+	return cache->pinned.nr && bsearch(obj->key, cache->pinned.keys, cache->pinned.nr,
+					   sizeof(*cache->pinned.keys), by_key);
+}
+
+static bool will_be_pinned(const struct changes *c, const struct object *obj)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_pins; i++) {
+		if (c->pins[i].pinned && !memcmp(c->pins[i].key, obj->key, 32))
+			return true;
+	}
+	return false;
+}
+
+static void pin_slot(struct cache *cache, uint32_t slot)
+{
+	if (slot >= cache->space.nr_slots || space_pin(&cache->space, slot))
+		return;
+	if (!cache->pins_full)
+		log_warn("cache %s: half of it is pinned; what else is pinned is evicted as other data is",
+			 cache->path);
+	cache->pins_full = true;
+}
+
+static void pin_name(struct cache *cache, const struct object *obj, uint32_t slot)
+{
+	if (cache_is_pinned(cache, obj) || will_be_pinned(&cache->changes, obj))
+		pin_slot(cache, slot);
+}
+
+static bool add_pin(struct cache *cache, const uint8_t *key, const char *url, bool pinned)
+{
+	struct changes *c = &cache->changes;
+	struct new_pin *pin;
+
+	if (!grow(&c->pins, c->nr_pins, &c->max_pins, sizeof(*c->pins)))
+		return false;
+	pin = &c->pins[c->nr_pins];
+	*pin = (struct new_pin){ .pinned = pinned };
+	memcpy(pin->key, key, sizeof(pin->key));
+	/* A query may have a signature in it. */
+	pin->url = strndup(url, strcspn(url, "?"));
+	c->nr_pins += !!pin->url;
+	return pin->url;
+}
+
+/* They are not: those from @first on. */
+static int cancel_pins(struct changes *c, unsigned int first, struct qc2_err *err)
+{
+	while (c->nr_pins > first)
+		free(c->pins[--c->nr_pins].url);
+	return qc2_fail(err, ENOMEM, "out of memory");
+}
+
+static int end_pins(struct cache *cache, void (*done)(void *arg, int ret), void *arg)
+{
+	struct changes *c = &cache->changes;
+
+	c->pins[c->nr_pins - 1].done = done;
+	c->pins[c->nr_pins - 1].arg = arg;
+	cache->read_pins = true;
+	cache->commit_at_us = now_us();
+	commit_evict(cache);
+	return 0;
+}
+
+int cache_pin(struct cache *cache, struct object *const *objs, unsigned int nr, bool pinned,
+	      void (*done)(void *arg, int ret), void *arg, struct qc2_err *err)
+{
+	unsigned int first = cache->changes.nr_pins, i;
+
+	for (i = 0; i < nr; i++) {
+		if (objs[i] && !add_pin(cache, objs[i]->key, objs[i]->url, pinned))
+			return cancel_pins(&cache->changes, first, err);
+	}
+	if (cache->changes.nr_pins == first)
+		return qc2_fail(err, ENOENT, "there is nothing to be pinned");
+	return end_pins(cache, done, arg);
+}
+
+int cache_unpin_all(struct cache *cache, void (*done)(void *arg, int ret), void *arg,
+		    struct qc2_err *err)
+{
+	unsigned int first = cache->changes.nr_pins, i;
+
+	for (i = 0; i < cache->pinned.nr; i++) {
+		if (!add_pin(cache, cache->pinned.keys[i], "", false))
+			return cancel_pins(&cache->changes, first, err);
+	}
+	if (cache->changes.nr_pins == first)
+		return qc2_fail(err, ENOENT, "nothing is pinned");
+	return end_pins(cache, done, arg);
+}
+
+void commit_pins_again(struct cache *cache)
+{
+	if (!cache->pinned.nr)
+		return;
+	cache->read_pins = true;
+	wake_commit(cache);
+}
+
+static int note_key(void *arg, const uint8_t key[32])
+{
+	struct pinned_keys *list = &((struct commit *)arg)->pinned;
+
+	if (!grow(&list->keys, list->nr, &list->max, sizeof(*list->keys)))
+		return -ENOMEM;
+	memcpy(list->keys[list->nr++], key, 32);
+	return 0;
+}
+
+static void note_slot(void *arg, uint32_t slot)
+{
+	struct commit *commit = arg;
+
+	if (slot / CHUNK_SLOTS < commit->nr_chunks)
+		commit->masks[slot / CHUNK_SLOTS] |= slot_bit(slot);
+}
+
+static void free_pinned(struct pinned_keys *pinned)
+{
+	free(pinned->keys);
+	*pinned = (struct pinned_keys){ 0 };
+}
+
+/* In a job. */
+static int read_pins(struct commit *commit, struct cache_index *index)
+{
+	int ret;
+
+	if (!commit->read_pins)
+		return 0;
+	free_pinned(&commit->pinned);
+	free(commit->masks);
+	commit->masks = calloc(commit->nr_chunks, sizeof(*commit->masks));
+	ret = commit->masks ? cache_index_pinned(index, note_key, note_slot, commit,
+						 &commit->err) : -ENOMEM;
+	if (ret == -ENOMEM)
+		return qc2_fail(&commit->err, ENOMEM, "out of memory");
+	if (commit->pinned.nr)
+		qsort(commit->pinned.keys, commit->pinned.nr, sizeof(*commit->pinned.keys),
+		      by_key);
+	return ret;
+}
+
+/* In a job.  What follows may fail, and this is done once more then. */
+static int write_pins(struct commit *commit)
+{
+	struct cache_index *index = commit->cache->index;
+	const struct changes *c = &commit->changes;
+	struct index_pin *pins;
+	unsigned int i;
+	int ret;
+
+	if (c->nr_pins) {
+		pins = calloc(c->nr_pins, sizeof(*pins));
+		if (!pins)
+			return qc2_fail(&commit->err, ENOMEM, "out of memory");
+		for (i = 0; i < c->nr_pins; i++) {
+			memcpy(pins[i].key, c->pins[i].key, sizeof(pins[i].key));
+			pins[i].url = c->pins[i].url;
+			pins[i].pinned = c->pins[i].pinned;
+		}
+		ret = cache_index_pin(index, pins, c->nr_pins, &commit->err);
+		free(pins);
+		if (ret)
+			return ret;
+	}
+	return read_pins(commit, index);
+}
+
+/* Names that the job did not see. */
+static void pin_names(struct cache *cache, const struct changes *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_names; i++)
+		pin_name(cache, c->names[i].obj, c->names[i].slot);
+}
+
+/* What is pinned is known; slots that are not filled any more do not count. */
+static void use_pins(struct cache *cache, struct commit *commit)
+{
+	uint32_t i, nr = commit->nr_chunks;
+
+	if (!commit->read_pins)
+		return;
+	free_pinned(&cache->pinned);
+	cache->pinned = commit->pinned;
+	commit->pinned = (struct pinned_keys){ 0 };
+	cache->pins_full = false;
+	if (nr > cache->space.nr_chunks)
+		nr = cache->space.nr_chunks;
+	space_unpin_all(&cache->space);
+	for (i = 0; i < nr; i++) {
+		uint64_t mask = commit->masks[i];
+
+		for (; mask; mask &= mask - 1)
+			pin_slot(cache, i * CHUNK_SLOTS + __builtin_ctzll(mask));
+	}
+	pin_names(cache, &commit->changes);
+	pin_names(cache, &cache->changes);
+}
+
+static void pins_done(struct changes *c, int ret)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_pins; i++) {
+		if (c->pins[i].done)
+			c->pins[i].done(c->pins[i].arg, ret);
+	}
 }
 
 /*
@@ -122,6 +376,7 @@ bool commit_name(struct cache *cache, struct object *obj, uint32_t block, uint32
 	    names_add(&obj->names, block, slot))
 		return false;
 	c->names[c->nr_names++] = (struct new_name){ object_ref(obj), block, slot, 0 };
+	pin_name(cache, obj, slot);
 	cache->names++;
 	cache->zeros += slot == QC2_SLOT_ZERO;
 	wake_commit(cache);
@@ -277,6 +532,9 @@ static int open_index(struct commit *commit)
 	uint64_t blocks;
 	int ret = 0;
 
+	/* Nobody else sets it.  A check would hold this up. */
+	if (cache->index)
+		cache_index_stop(cache->index);
 	pthread_rwlock_wrlock(&cache->index_lock);
 	index = cache->index;
 	cache->index = NULL;
@@ -298,6 +556,8 @@ static int open_index(struct commit *commit)
 					&commit->err);
 	if (!ret)
 		ret = cache_index_tidy(index, &commit->err);
+	if (!ret)
+		ret = read_pins(commit, index);
 	if (ret) {
 		cache_index_close(index, false);
 		return ret;
@@ -405,6 +665,8 @@ static void commit_run(struct job *job)
 	if (!commit->ret)
 		commit->ret = disown(commit);
 	if (!commit->ret)
+		commit->ret = write_pins(commit);
+	if (!commit->ret)
 		commit->ret = find_ids(commit);
 	if (!commit->ret)
 		commit->ret = write_changes(commit);
@@ -433,6 +695,9 @@ static bool start_job(struct cache *cache, bool open, bool remove)
 	commit->cache = cache;
 	commit->open = open;
 	commit->remove = remove;
+	commit->read_pins = open || cache->read_pins;
+	commit->nr_chunks = cache->space.nr_chunks;
+	cache->read_pins = false;
 	if (!open) {
 		drop_void(cache, &cache->changes);
 		commit->changes = cache->changes;
@@ -486,6 +751,7 @@ static void changes_written(struct commit *commit)
 		end_doomed(cache, &c->doomed[i]);
 	for (i = 0; i < c->nr_disowned; i++)
 		end_disowned(c->disowned[i]);
+	pins_done(c, 0);
 	free_changes(c);
 	if (!commit->counted)
 		return;
@@ -510,12 +776,15 @@ static void drop_changes(struct changes *c)
 		end_name(&c->names[i]);
 	for (i = 0; i < c->nr_disowned; i++)
 		end_disowned(c->disowned[i]);
+	pins_done(c, -ECANCELED);
 	free_changes(c);
 }
 
 static void free_commit(struct commit *commit)
 {
 	drop_changes(&commit->changes);
+	free_pinned(&commit->pinned);
+	free(commit->masks);
 	free(commit->gone);
 	free(commit);
 }
@@ -604,8 +873,12 @@ static void clear_space(struct cache *cache)
 /* The index is lost. */
 static void start_empty(struct cache *cache)
 {
-	log_err("cache %s: the index %s is lost; all is fetched anew", cache->path,
-		cache->index_path);
+	log_err("cache %s: the index %s is lost; all is fetched anew%s", cache->path,
+		cache->index_path, cache->pinned.nr ? ", and nothing is pinned any more" : "");
+	free_pinned(&cache->pinned);
+	cache->pins_full = false;
+	cache->index_damaged = false;
+	cache->unchecked = false;
 	cache->ready = false;
 	cache->index_open = false;
 	cache->forgot_all = false;
@@ -675,6 +948,67 @@ static void commit_failed(struct commit *commit)
 	commit->retry_us = now_us() + RETRY_US;
 }
 
+/* It was found to be damaged; a commit that fails and waits does not count. */
+static void give_up_index(struct cache *cache)
+{
+	struct commit *waiting = cache->commit;
+
+	if (!cache->index_damaged || (waiting && !waiting->retry_us))
+		return;
+	cache->commit = NULL;
+	start_empty(cache);
+	if (waiting)
+		free_commit(waiting);
+}
+
+/*
+ * It reads all of the index, for as long as that takes, with a connection of its own:
+ * nobody waits for it.
+ */
+static void check_run(struct job *job)
+{
+	struct check *check = (struct check *)job;
+	struct cache *cache = check->cache;
+
+	check->ret = -ECANCELED;
+	pthread_rwlock_rdlock(&cache->index_lock);
+	if (cache->index)
+		check->ret = cache_index_check(cache->index, &check->err);
+	pthread_rwlock_unlock(&cache->index_lock);
+}
+
+static void check_done(struct job *job)
+{
+	struct check *check = (struct check *)job;
+	struct cache *cache = check->cache;
+
+	if (check->epoch == cache->epoch && check->ret != -ECANCELED) {
+		cache->unchecked = check->ret;
+		cache->index_damaged = check->ret == -EUCLEAN;
+		if (check->ret)
+			log_err("cache %s: %s", cache->path, check->err.msg);
+		else
+			log_info("cache %s: the index is not damaged", cache->path);
+		give_up_index(cache);
+	}
+	free(check);
+}
+
+static void start_check(struct cache *cache)
+{
+	struct check *check = calloc(1, sizeof(*check));
+
+	/* Without memory it is not closed as one to be trusted: another time. */
+	cache->unchecked = true;
+	if (!check)
+		return;
+	check->job.run = check_run;
+	check->job.done = check_done;
+	check->cache = cache;
+	check->epoch = cache->epoch;
+	pool_submit(cache->check_pool, &check->job);
+}
+
 static void commit_done(struct job *job)
 {
 	struct commit *commit = (struct commit *)job;
@@ -693,13 +1027,18 @@ static void commit_done(struct job *job)
 		log_info("cache %s: %u blocks of %u are filled%s", cache->path,
 			 cache->space.nr_filled, cache->space.nr_slots,
 			 commit->trusted ? "" : "; each is compared before it is used");
+		use_pins(cache, commit);
 		now_ready(cache);
 		probes_go_on(cache);
+		if (!commit->trusted)
+			start_check(cache);
 	} else {
+		use_pins(cache, commit);
 		changes_written(commit);
 		cache->nr_durable = cache->nr_commits;
 	}
 	free_commit(commit);
+	give_up_index(cache);
 	commit_evict(cache);
 	cache_writes_go_on(cache);
 }
@@ -903,7 +1242,7 @@ void commit_evict(struct cache *cache)
 	while (nr < MAX_EVICTED && (chunk = space_next_victim(&cache->space))) {
 		struct doomed doomed = { .chunk = chunk, .evicted = true };
 
-		doomed.slots = space_evict(&cache->space, chunk, 0);
+		doomed.slots = space_evict(&cache->space, chunk);
 		if (!doomed.slots)
 			continue;
 		if (!add_doomed(cache, &doomed)) {
@@ -930,6 +1269,7 @@ void commit_tick(struct cache *cache, uint64_t now)
 	if (cache->forgetting && cache->forgetting->retry_us &&
 	    cache->forgetting->retry_us <= now)
 		submit_forget(cache->forgetting);
+	give_up_index(cache);
 	if (!cache->index_open && !cache->commit)
 		start_job(cache, true, false);
 	if (!cache->forgot_all && !cache->forgetting)
@@ -963,6 +1303,8 @@ int commit_setup(struct cache *cache, struct qc2_err *err)
 
 	if (ret >= 0)
 		ret = pool_new(&cache->forget_pool, cache->event, 1);
+	if (ret >= 0)
+		ret = pool_new(&cache->check_pool, cache->event, 1);
 	if (ret < 0)
 		return qc2_fail(err, -ret, "cache: %s", strerror(-ret));
 	start(cache, false);
@@ -995,7 +1337,7 @@ static bool write_last(struct cache *cache)
 		return false;
 	drop_void(cache, &cache->changes);
 	if (!cache->changes.nr_names && !cache->changes.nr_blocks &&
-	    !cache->changes.nr_doomed && !cache->changes.nr_disowned)
+	    !cache->changes.nr_doomed && !cache->changes.nr_disowned && !cache->changes.nr_pins)
 		return true;
 	last.changes = cache->changes;
 	commit_run(&last.job);
@@ -1007,14 +1349,19 @@ void commit_finish(struct cache *cache)
 {
 	pool_free(cache->forget_pool);
 	pool_free(cache->commit_pool);
-	/* What was not compared yet must not be trusted the next time. */
+	if (cache->index)
+		cache_index_stop(cache->index);
+	pool_free(cache->check_pool);
+	/* What was not compared yet must not be trusted the next time, nor checked. */
 	cache_index_close(cache->index, cache->index_open && write_last(cache) &&
 			  !cache->space.nr_unverified && !cache->suspect &&
+			  !cache->unchecked &&
 			  !fdatasync(cache->fd));
 	drop_changes(&cache->changes);
 	if (cache->commit)
 		free_commit(cache->commit);
 	if (cache->forgetting)
 		free_forgetting(cache->forgetting);
+	free_pinned(&cache->pinned);
 	free(cache->to_forget);
 }

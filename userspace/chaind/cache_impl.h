@@ -29,8 +29,20 @@ struct new_name {
 	int64_t id;			/* of the object; 0: it has none yet */
 };
 
+/* An object that is to be pinned, or no more. */
+struct new_pin {
+	uint8_t key[32];
+	char *url;
+	bool pinned;
+	void (*done)(void *arg, int ret);	/* with the last of those that go together */
+	void *arg;
+};
+
 /* Changes that the index does not have yet. */
 struct changes {
+	struct new_pin *pins;
+	unsigned int nr_pins, max_pins;
+
 	struct index_block *blocks;
 	struct new_name *names;
 	struct doomed *doomed;
@@ -39,6 +51,13 @@ struct changes {
 	unsigned int max_blocks, max_names, max_doomed, max_disowned;
 };
 
+/* Keys of the objects that are pinned in the index, sorted. */
+struct pinned_keys {
+	uint8_t (*keys)[32];
+	unsigned int nr, max;
+};
+
+struct check;
 struct commit;
 struct forgetting;
 struct probe;
@@ -89,6 +108,14 @@ struct cache {
 	uint64_t nr_commits, nr_durable;	/* that were begun; that are over */
 	struct pool *commit_pool;
 
+	struct pinned_keys pinned;
+	bool read_pins;			/* the next commit reads which slots are pinned */
+	bool pins_full;
+
+	struct pool *check_pool;
+	bool unchecked;			/* the index was not closed in order; it is checked */
+	bool index_damaged;		/* it is given up when no commit runs */
+
 	struct forgetting *forgetting;	/* running; NULL: none */
 	uint64_t retry_bad_us;
 	struct doomed *to_forget;	/* slots that kernels may know */
@@ -116,6 +143,8 @@ void commit_finish(struct cache *cache);
 bool commit_block(struct cache *cache, uint32_t slot, const uint8_t *digest);
 bool commit_name(struct cache *cache, struct object *obj, uint32_t block, uint32_t slot);
 void commit_drop(struct cache *cache, uint32_t slot, bool bad);
+/* There is another limit of what is pinned. */
+void commit_pins_again(struct cache *cache);
 /* Goes on with making the cache smaller. */
 void commit_shrink(struct cache *cache);
 /* Too much is not written yet. */

@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,8 @@
 #define APPLICATION_ID	0x51433243	/* "QC2C" */
 #define VERSION		1
 #define KEY_LEN		32
+/* So many steps of SQLite's machine are between looks at whether to give up. */
+#define STEPS		10000
 /* Rows that one call reads, or deletes in one transaction, before others have a turn. */
 #define BATCH		4096
 #define UNUSED_SECONDS	(30 * 24 * 3600)
@@ -125,6 +128,7 @@ struct cache_index {
 	char *path;
 	int64_t opened;		/* time() */
 	uint8_t cache_id[QC2_CACHE_ID_LEN];
+	atomic_bool stopped;	/* cache_index_check() gives up */
 	struct conn writer, reader;
 };
 
@@ -152,6 +156,8 @@ static int errno_of(sqlite3 *db, int rc)
 		return EIO;
 	case SQLITE_CANTOPEN:
 		return db && sqlite3_system_errno(db) ? sqlite3_system_errno(db) : EIO;
+	case SQLITE_INTERRUPT:
+		return ECANCELED;
 	case SQLITE_READONLY:
 		return EROFS;
 	case SQLITE_BUSY:
@@ -1072,6 +1078,16 @@ static int prepare(struct cache_index *index, struct conn *conn, unsigned int nr
 	return 0;
 }
 
+static int is_stopped(void *arg)
+{
+	return atomic_load(&((struct cache_index *)arg)->stopped);
+}
+
+void cache_index_stop(struct cache_index *index)
+{
+	atomic_store(&index->stopped, true);
+}
+
 int cache_index_check(struct cache_index *index, struct qc2_err *err)
 {
 	/* One of its own: it takes long, and nobody has to wait for it. */
@@ -1083,6 +1099,7 @@ int cache_index_check(struct cache_index *index, struct qc2_err *err)
 	ret = connect_db(index, &conn, err);
 	if (ret)
 		goto out;
+	sqlite3_progress_handler(conn.db, STEPS, is_stopped, index);
 	rc = sqlite3_prepare_v2(conn.db, "PRAGMA integrity_check(1)", -1, &stmt, NULL);
 	if (rc) {
 		ret = fail(index, conn.db, rc, err);
@@ -1091,7 +1108,9 @@ int cache_index_check(struct cache_index *index, struct qc2_err *err)
 	ret = step(index, stmt, err);
 	if (ret > 0)
 		text = (const char *)sqlite3_column_text(stmt, 0);
-	if (ret >= 0)
+	if (atomic_load(&index->stopped))
+		ret = qc2_fail(err, ECANCELED, "%s: is not checked to the end", index->path);
+	else if (ret >= 0)
 		ret = text && !strcmp(text, "ok") ? 0 : damaged(index, text ? text : "", err);
 	sqlite3_finalize(stmt);
 out:

@@ -162,4 +162,7 @@ int cache_index_tidy(struct cache_index *index, struct qc2_err *err);
  */
 int cache_index_check(struct cache_index *index, struct qc2_err *err);
 
+/* Checks end soon, with -ECANCELED; the index is about to be closed.  Any thread. */
+void cache_index_stop(struct cache_index *index);
+
 #endif

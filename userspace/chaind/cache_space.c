@@ -48,10 +48,50 @@ static uint32_t min_free(const struct space *space)
 	return nr < MIN_FREE ? MIN_FREE : nr;
 }
 
-/* Making kernels forget a chunk without anything to gain would go on for ever. */
+/*
+ * Making kernels forget a chunk without anything to gain would go on for ever: where it is
+ * then, or @state.
+ */
+static enum chunk_state place_of(const struct chunk *chunk, enum chunk_state state)
+{
+	if (count(~chunk->bad) < MIN_EVICTED)
+		return CHUNK_BAD;
+	return count(~(chunk->bad | chunk->pinned)) < MIN_EVICTED ? CHUNK_PINNED : state;
+}
+
 static void retire(struct space *space, struct chunk *chunk, enum chunk_state state)
 {
-	push(space, chunk, count(~chunk->bad) < MIN_EVICTED ? CHUNK_BAD : state);
+	push(space, chunk, place_of(chunk, state));
+}
+
+static void unpin(struct space *space, struct chunk *chunk, uint64_t slots)
+{
+	space->nr_pinned -= count(chunk->pinned & slots);
+	chunk->pinned &= ~slots;
+	if (chunk->state == CHUNK_PINNED && place_of(chunk, CHUNK_USED) == CHUNK_USED)
+		move(space, chunk, CHUNK_USED);
+}
+
+bool space_pin(struct space *space, uint32_t slot)
+{
+	struct chunk *chunk = chunk_of(space, slot);
+	uint64_t bit = slot_bit(slot) & chunk->filled & ~chunk->pinned;
+
+	if (!bit)
+		return true;
+	if (space->nr_pinned >= space->nr_slots / 2)
+		return false;
+	chunk->pinned |= bit;
+	space->nr_pinned++;
+	return true;
+}
+
+void space_unpin_all(struct space *space)
+{
+	struct chunk *chunk;
+
+	for (chunk = space->chunks; chunk < space->chunks + space->nr_chunks; chunk++)
+		unpin(space, chunk, UINT64_MAX);
 }
 
 /* Reserved slots are few; a chunk that is full of others can be given back to a list. */
@@ -249,7 +289,7 @@ void space_retry_bad(struct space *space)
 		chunk->taken &= ~chunk->bad;
 		chunk->bad = 0;
 		chunk->freed = ++space->clock;
-		if (chunk->state == CHUNK_BAD)
+		if (chunk->state == CHUNK_BAD || chunk->state == CHUNK_PINNED)
 			move(space, chunk, CHUNK_FREE);
 	}
 	space->nr_bad = 0;
@@ -280,6 +320,7 @@ void space_hide(struct space *space, uint32_t slot)
 	chunk->unverified &= ~bit;
 	chunk->marked &= ~bit;
 	chunk->asked &= ~bit;
+	unpin(space, chunk, bit);
 }
 
 bool space_is_short(const struct space *space)
@@ -327,8 +368,8 @@ struct chunk *space_next_cold(struct space *space)
 	while (space_wants_cold(space)) {
 		chunk = oldest(space);
 		pull(space, chunk);
-		if (count(~chunk->bad) < MIN_EVICTED) {
-			push(space, chunk, CHUNK_BAD);
+		if (place_of(chunk, CHUNK_USED) != CHUNK_USED) {
+			retire(space, chunk, CHUNK_USED);
 			continue;
 		}
 		chunk->state = CHUNK_FORGETTING;
@@ -350,9 +391,9 @@ struct chunk *space_next_victim(struct space *space)
 	return space_is_short(space) ? TAILQ_FIRST(&space->lists[CHUNK_COLD]) : NULL;
 }
 
-uint64_t space_evict(struct space *space, struct chunk *chunk, uint64_t keep)
+uint64_t space_evict(struct space *space, struct chunk *chunk)
 {
-	uint64_t gone = chunk->filled & ~chunk->asked & ~keep;
+	uint64_t gone = chunk->filled & ~chunk->asked & ~chunk->pinned;
 
 	pull(space, chunk);
 	/* What is neither filled nor being written can be used at once. */
@@ -397,6 +438,7 @@ int space_cut(struct space *space, uint64_t *filled)
 	space->nr_filled -= count(chunk->filled);
 	space->nr_unverified -= count(chunk->unverified);
 	space->nr_bad -= count(chunk->bad);
+	space->nr_pinned -= count(chunk->pinned);
 	*chunk = (struct chunk){ .state = CHUNK_GONE, .taken = UINT64_MAX };
 	space->nr_chunks--;
 	space->nr_slots -= CHUNK_SLOTS;

@@ -17,9 +17,13 @@
  *	evicting  what was not asked for is being removed from the index
  *	free      has free slots, perhaps beside used ones
  *	bad       has hardly any slot that can be used; until those are tried again
+ *	pinned    has hardly any slot that is not pinned; until that changes
  *
  * What was fetched ahead and never asked for takes a quarter of the cache at most before
  * it is evicted in preference to what was.
+ *
+ * Pinned slots are not evicted.  Half of all are pinned at most, so there are always others:
+ * a chunk with 57 or more of them is left alone, and those are 57 % of the cache at most.
  */
 #ifndef CHAIND_CACHE_SPACE_H
 #define CHAIND_CACHE_SPACE_H
@@ -38,6 +42,7 @@ enum chunk_state {
 	CHUNK_USED,
 	CHUNK_COLD,
 	CHUNK_BAD,
+	CHUNK_PINNED,
 	CHUNK_LISTS,		/* those above are in a list */
 	CHUNK_OPEN = CHUNK_LISTS,
 	CHUNK_FORGETTING,
@@ -54,6 +59,7 @@ struct chunk {
 	uint64_t marked;	/* see cache_is_marked() */
 	uint64_t asked;		/* by a read; since it is cold, if it is */
 	uint64_t unverified;	/* filled, but not to be trusted before it was compared */
+	uint64_t pinned;	/* filled, and stays */
 	uint64_t bad;		/* cannot be written or read; taken */
 	uint32_t freed;		/* space.clock when slots that were filled were freed */
 	uint8_t state;
@@ -71,7 +77,7 @@ struct space {
 	uint32_t nr_forgetting, nr_evicting;
 	struct chunk *open[SPACE_CLASSES];
 	uint32_t clock;
-	uint32_t nr_filled, nr_bad, nr_unverified;
+	uint32_t nr_filled, nr_bad, nr_unverified, nr_pinned;
 };
 
 /* Slots next to each other for the blocks of one fetch.  Zero to begin with. */
@@ -132,6 +138,11 @@ void space_retry_bad(struct space *space);
 /* A read asks for it. */
 void space_ask(struct space *space, uint32_t slot);
 
+/* A filled slot stays.  Return: false if half of all slots are pinned already. */
+bool space_pin(struct space *space, uint32_t slot);
+/* No slot is pinned any more. */
+void space_unpin_all(struct space *space);
+
 /* Whether kernels are not to be told of it before a read asks for it. */
 static inline bool space_is_hidden(const struct space *space, uint32_t slot)
 {
@@ -158,12 +169,13 @@ struct chunk *space_next_victim(struct space *space);
 
 /**
  * space_evict() - begin to evict from a chunk
- * @keep: slots that stay, whether they were asked for or not
+ *
+ * What was asked for or is pinned stays.
  *
  * Return: slots to be removed from the index, which are not filled any more; 0: too few to
  * be worth it, the chunk is used again.  Else space_evicted() has to follow.
  */
-uint64_t space_evict(struct space *space, struct chunk *chunk, uint64_t keep);
+uint64_t space_evict(struct space *space, struct chunk *chunk);
 void space_evicted(struct space *space, struct chunk *chunk, uint64_t slots);
 
 /* A filled slot is not to be found any more; it stays taken. */

@@ -20,6 +20,14 @@ struct pending {
 };
 static TAILQ_HEAD(, pending) pendings = TAILQ_HEAD_INITIALIZER(pendings);
 
+/* Who waits for a pin to be durable. */
+struct pinning {
+	command_reply *reply;		/* NULL: it is gone */
+	void *arg;
+	TAILQ_ENTRY(pinning) entry;
+};
+static TAILQ_HEAD(, pinning) pinnings = TAILQ_HEAD_INITIALIZER(pinnings);
+
 json_t *command_text(const char *text)
 {
 	json_t *value = json_string(text);
@@ -113,8 +121,13 @@ static json_t *do_open(struct chaind *chaind, json_t *request, command_reply *re
 
 void command_abandon(struct chaind *chaind, void *arg)
 {
+	struct pinning *pinning;
 	struct pending *pending;
 
+	TAILQ_FOREACH(pinning, &pinnings, entry) {
+		if (pinning->arg == arg)
+			pinning->reply = NULL;
+	}
 	TAILQ_FOREACH(pending, &pendings, entry) {
 		if (pending->arg == arg)
 			break;
@@ -198,12 +211,69 @@ static json_t *do_cache_resize(struct chaind *chaind, json_t *request)
 	return ret ? command_error(ret, err.msg) : json_pack("{sb}", "ok", 1);
 }
 
+static void on_pinned(void *arg, int ret)
+{
+	struct pinning *pinning = arg;
+
+	if (pinning->reply)
+		pinning->reply(pinning->arg, ret ?
+			       command_error(ret, "the index of the cache was lost meanwhile") :
+			       json_pack("{sb}", "ok", 1), true);
+	TAILQ_REMOVE(&pinnings, pinning, entry);
+	free(pinning);
+}
+
+/* Of a disk whose objects are all known. */
+static int pin_disk(struct chaind *chaind, const char *name, bool pinned,
+		    struct pinning *pinning, struct qc2_err *err)
+{
+	const struct disk *disk = disk_find(chaind, name);
+
+	if (!disk)
+		return qc2_fail(err, ENOENT, "there is no disk %.120s; start one over the same images",
+				name);
+	if (disk->state != DISK_ATTACHED)
+		return qc2_fail(err, ENODEV, "disk %.120s is not running", name);
+	if (disk->opening || disk->suspect)
+		return qc2_fail(err, EAGAIN, "disk %.120s: its images are still being read; try again",
+				name);
+	return cache_pin(chaind->cache, disk->objects, 2 * disk->chain->nr_links, pinned,
+			 on_pinned, pinning, err);
+}
+
+/* Return: NULL if the reply comes later. */
+static json_t *do_cache_pin(struct chaind *chaind, json_t *request, command_reply *reply,
+			    void *arg)
+{
+	const char *name = NULL;
+	struct pinning *pinning;
+	struct qc2_err err;
+	int pinned, ret;
+
+	if (json_unpack(request, "{s?s sb}", "name", &name, "pinned", &pinned) ||
+	    (pinned && !name))
+		return command_error(-EINVAL, "cache-pin: needs \"name\" and \"pinned\", true or false");
+	pinning = calloc(1, sizeof(*pinning));
+	if (!pinning)
+		return command_error(-ENOMEM, "out of memory");
+	pinning->reply = reply;
+	pinning->arg = arg;
+	TAILQ_INSERT_TAIL(&pinnings, pinning, entry);
+	ret = name ? pin_disk(chaind, name, pinned, pinning, &err) :
+		     cache_unpin_all(chaind->cache, on_pinned, pinning, &err);
+	if (!ret)
+		return NULL;
+	TAILQ_REMOVE(&pinnings, pinning, entry);
+	free(pinning);
+	return command_error(ret, err.msg);
+}
+
 static json_t *cache_status(struct chaind *chaind)
 {
 	struct cache_stats s;
 
 	cache_get_stats(chaind->cache, &s);
-	return json_pack("{ss ss sI sI sI sI sI sI sI sI sI sI sI sI sI s{ss sI sI} so}",
+	return json_pack("{ss ss sI sI sI sI sI sI sI sb sI sI sI sI sI sI sI s{ss sI sI} so}",
 			 "device", s.device, "path", s.path,
 			 "slot_size", (json_int_t)QC2_BLOCK_BYTES,
 			 "slots", (json_int_t)s.slots,
@@ -212,6 +282,8 @@ static json_t *cache_status(struct chaind *chaind)
 			 "zero_blocks", (json_int_t)s.zeros,
 			 "unverified", (json_int_t)s.unverified,
 			 "bad_slots", (json_int_t)s.bad_slots,
+			 "pinned", (json_int_t)s.pinned,
+			 "pins_full", s.pins_full,
 			 "hits", (json_int_t)s.hits,
 			 "evictions", (json_int_t)s.evictions,
 			 "errors", (json_int_t)s.errors,
@@ -323,6 +395,17 @@ json_t *command_stalled(const struct disk *disk)
 	return json_null();
 }
 
+static bool is_pinned(const struct disk *disk)
+{
+	bool pinned = disk->chain && disk->objects;
+	size_t i;
+
+	for (i = 0; pinned && i < 2 * disk->chain->nr_links; i++)
+		pinned = !disk->objects[i] ||
+			 cache_is_pinned(disk->chaind->cache, disk->objects[i]);
+	return pinned;
+}
+
 static json_t *disk_status(const struct disk *disk)
 {
 	static const char *const states[] = {
@@ -342,7 +425,7 @@ static json_t *disk_status(const struct disk *disk)
 	if (disk->info.dev)
 		snprintf(dev, sizeof(dev), "%u:%u", disk->info.dev >> 20,
 			 disk->info.dev & 0xfffff);
-	return json_pack("{ss ss so sI sI sI sb sb so so so ss so sI sI sI sI so sI sI so so}",
+	return json_pack("{ss ss so sI sI sI sb sb sb so so so ss so sI sI sI sI so sI sI so so}",
 			 "name", disk->info.name,
 			 "url", disk->info.url,
 			 "chain_id", text_or_null(id),
@@ -350,6 +433,7 @@ static json_t *disk_status(const struct disk *disk)
 						 chain->nr_sectors : 0),
 			 "depth", (json_int_t)(chain ? chain->nr_links : 0),
 			 "live_sectors", (json_int_t)disk->live_sectors,
+			 "pinned", is_pinned(disk),
 			 "index_complete", chain && chain->index,
 			 "from_manifest", chain && chain->from_manifest,
 			 "manifest_trouble",
@@ -413,6 +497,8 @@ void command_run(struct chaind *chaind, json_t *request, command_reply *reply, v
 		answer = do_attach(chaind, request);
 	else if (!strcmp(cmd, "cache-resize"))
 		answer = do_cache_resize(chaind, request);
+	else if (!strcmp(cmd, "cache-pin"))
+		answer = do_cache_pin(chaind, request, reply, arg);
 	else if (!strcmp(cmd, "close"))
 		answer = do_close(chaind, request);
 	else if (!strcmp(cmd, "status"))
