@@ -7,16 +7,17 @@
 # An index that is damaged where nothing looks is found out after a crash.
 . "$(dirname "$0")/lib.sh"
 
-# Compressed clusters, and a link over them; three times the cache; another one.
+# Compressed clusters, and a link over them; twice the cache; another one.
 mkdir "$T/store"
-seq 100000000 | head -c 8M > "$T/base"
+seq 2000000 > "$T/base.all"
+head -c 8M "$T/base.all" > "$T/base"
 qemu-img convert -q -c -f raw -O qcow2 "$T/base" "$T/store/base.qcow2"
 qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 "$T/store/a.qcow2"
-for i in 1 2 3 4 5 6 7 8; do
-	qemu-io -c "write -q -P $i ${i}M 128k" "$T/store/a.qcow2"
+for i in 0 1 2 3 4 5 6 7; do
+	qemu-io -c "write -q -P $((i + 1)) ${i}M 128k" "$T/store/a.qcow2"
 done
 flatten "$T/store/a.qcow2" "$T/a"
-for image in b:192 c:40; do
+for image in b:128 c:40; do
 	head -c "${image#*:}M" /dev/urandom > "$T/${image%:*}"
 	qemu-img convert -q -f raw -O qcow2 "$T/${image%:*}" "$T/store/${image%:*}.qcow2"
 done

@@ -273,7 +273,7 @@ static json_t *cache_status(struct chaind *chaind)
 	struct cache_stats s;
 
 	cache_get_stats(chaind->cache, &s);
-	return json_pack("{ss ss sI sI sI sI sI sI sI sb sI sI sI sI sI sI sI s{ss sI sI} so}",
+	return json_pack("{ss ss sI sI sI sI sI sI sI sI sb sI sI sI sI sI sI s{ss sI sI} so}",
 			 "device", s.device, "path", s.path,
 			 "slot_size", (json_int_t)QC2_BLOCK_BYTES,
 			 "slots", (json_int_t)s.slots,
