@@ -148,7 +148,8 @@ int cache_index_disown(struct cache_index *index, int64_t object, struct qc2_err
 
 /*
  * Removes objects without names, except for zeros, that were not used for 30 days and are
- * not pinned; called now and then.  One that cache_index_object() was asked to add since the opening stays.
+ * not pinned; called now and then.  One that cache_index_object() was asked to add since the
+ * opening stays.
  */
 int cache_index_tidy(struct cache_index *index, struct qc2_err *err);
 
