@@ -14,10 +14,12 @@
  * thread at a time: changes use the writer, all else the reader, which does not wait for
  * a commit.  The VFS unix-excl keeps other processes out and the index of the write-ahead
  * log in memory instead of in a mapped file, access to which would kill the process when
- * the device fails.  Nothing here holds both mutexes.
+ * the device fails.  Nothing here holds both mutexes.  A check has a third connection and
+ * no mutex.
  *
  * Memory.  Each connection keeps as much of the database as its cache_size says (16 and
- * 4 MiB), the kernel's page cache the rest: 22 MB in all, however large the cache is.
+ * 4 MiB), the kernel's page cache the rest: 22 MB in all, however large the cache is, and 2 during
+ * a check.
  */
 #include <endian.h>
 #include <errno.h>
@@ -72,7 +74,8 @@ static const char *const schema[] = {
 enum {
 	GET_OBJECT, GET_KEY, GET_NAMES, GET_SLOTS, GET_DIGEST, GET_FILLED, GET_COUNTS,
 	GET_PINNED, GET_SLOTS_OBJECT,
-	BEGIN, COMMIT, ROLLBACK, MARK, MAX_OBJECT, ADD_OBJECT, USE_OBJECT, PIN_OBJECT, DROP_OBJECT_KEY,
+	BEGIN, COMMIT, ROLLBACK, MARK, MAX_OBJECT, ADD_OBJECT, USE_OBJECT, PIN_OBJECT,
+	DROP_OBJECT_KEY,
 	ADD_BLOCK, DROP_BLOCK, ADD_NAME, DROP_NAME, DROP_NAMES_SLOT, ADD_COUNTS,
 	GET_UNUSED, DROP_NAMES_OBJECT, DROP_OBJECT,
 	NR_STMTS
