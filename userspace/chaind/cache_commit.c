@@ -329,7 +329,11 @@ static void use_pins(struct cache *cache, struct commit *commit)
 	cache->pins_full = false;
 	if (nr > cache->space.nr_chunks)
 		nr = cache->space.nr_chunks;
-	space_unpin_all(&cache->space);
+	/* What was pinned before others goes first, but for a limit that is less now. */
+	for (i = 0; i < nr; i++)
+		space_unpin(&cache->space, &cache->space.chunks[i], ~commit->masks[i]);
+	if (cache->space.nr_pinned > cache->space.nr_slots / 2)
+		space_unpin_all(&cache->space);
 	for (i = 0; i < nr; i++) {
 		uint64_t mask = commit->masks[i];
 

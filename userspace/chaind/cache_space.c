@@ -64,7 +64,7 @@ static void retire(struct space *space, struct chunk *chunk, enum chunk_state st
 	push(space, chunk, place_of(chunk, state));
 }
 
-static void unpin(struct space *space, struct chunk *chunk, uint64_t slots)
+void space_unpin(struct space *space, struct chunk *chunk, uint64_t slots)
 {
 	space->nr_pinned -= count(chunk->pinned & slots);
 	chunk->pinned &= ~slots;
@@ -91,7 +91,7 @@ void space_unpin_all(struct space *space)
 	struct chunk *chunk;
 
 	for (chunk = space->chunks; chunk < space->chunks + space->nr_chunks; chunk++)
-		unpin(space, chunk, UINT64_MAX);
+		space_unpin(space, chunk, UINT64_MAX);
 }
 
 /* Reserved slots are few; a chunk that is full of others can be given back to a list. */
@@ -320,7 +320,7 @@ void space_hide(struct space *space, uint32_t slot)
 	chunk->unverified &= ~bit;
 	chunk->marked &= ~bit;
 	chunk->asked &= ~bit;
-	unpin(space, chunk, bit);
+	space_unpin(space, chunk, bit);
 }
 
 bool space_is_short(const struct space *space)

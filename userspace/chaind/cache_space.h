@@ -140,6 +140,8 @@ void space_ask(struct space *space, uint32_t slot);
 
 /* A filled slot stays.  Return: false if half of all slots are pinned already. */
 bool space_pin(struct space *space, uint32_t slot);
+/* Slots of a chunk that are pinned no more. */
+void space_unpin(struct space *space, struct chunk *chunk, uint64_t slots);
 /* No slot is pinned any more. */
 void space_unpin_all(struct space *space);
 
