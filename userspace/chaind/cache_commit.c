@@ -334,14 +334,14 @@ static void use_pins(struct cache *cache, struct commit *commit)
 		space_unpin(&cache->space, &cache->space.chunks[i], ~commit->masks[i]);
 	if (cache->space.nr_pinned > cache->space.nr_slots / 2)
 		space_unpin_all(&cache->space);
+	pin_names(cache, &commit->changes);
+	pin_names(cache, &cache->changes);
 	for (i = 0; i < nr; i++) {
 		uint64_t mask = commit->masks[i];
 
 		for (; mask; mask &= mask - 1)
 			pin_slot(cache, i * CHUNK_SLOTS + __builtin_ctzll(mask));
 	}
-	pin_names(cache, &commit->changes);
-	pin_names(cache, &cache->changes);
 }
 
 static void pins_done(struct changes *c, int ret)
