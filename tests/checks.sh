@@ -74,7 +74,7 @@ system_tests()
 	shift
 
 	[ "$series" != debug ] || tests+=(tests/system/debug/t-*.sh)
-	in_machine "$series" ${#tests[@]} 0 --kernel "$series" --mem 3072 --timeout 3600 "$@" \
+	in_machine "$series" ${#tests[@]} 0 --kernel "$series" --mem 3072 --timeout 5400 "$@" \
 		-- tests/system/run
 }
 

@@ -5,6 +5,8 @@
 # while much more data than it holds goes through it; over restarts and crashes of chaind
 # and the end of the disk; until it is unpinned.  No more than half of the cache is pinned.
 # An index that is damaged where nothing looks is found out after a crash.
+#
+# Time limit: 600
 . "$(dirname "$0")/lib.sh"
 
 # Compressed clusters, and a link over them; twice the cache; another one.
@@ -17,7 +19,7 @@ for i in 0 1 2 3 4 5 6 7; do
 	qemu-io -c "write -q -P $((i + 1)) ${i}M 128k" "$T/store/a.qcow2"
 done
 flatten "$T/store/a.qcow2" "$T/a"
-for image in b:128 c:40; do
+for image in b:96 c:40; do
 	head -c "${image#*:}M" /dev/urandom > "$T/${image%:*}"
 	qemu-img convert -q -f raw -O qcow2 "$T/${image%:*}" "$T/store/${image%:*}.qcow2"
 done
@@ -147,6 +149,7 @@ chainctl start "$HTTP/a.qcow2" a
 wait_until 30 chainctl cache pin a
 stop_chaind
 start_chaind
+wait_until 30 status_is '.cache.used_bytes > 0'
 kill_chaind
 # The number of free pages of the database.
 perl -e 'open my $f, "+<:raw", shift or die; seek $f, 36, 0; print $f pack("N", 1000)' \

@@ -4,6 +4,8 @@
 # The cache: it lasts over restarts and crashes of chaind, damage in it is noticed before
 # anybody reads it and by the scrubber, equal content is fetched once, zeros take no room,
 # its size is changed while disks read, and without its index disks go on.
+#
+# Time limit: 600
 . "$(dirname "$0")/lib.sh"
 
 make_chain "$T/store/a" 3 16 11 > /dev/null
@@ -69,6 +71,8 @@ chainctl stop zeros --discard
 echo "a crash, and damage meanwhile"
 stop_chaind
 start_chaind
+loaded() { [ "$(cache_field used_bytes)" -gt 0 ]; }
+wait_until 30 loaded
 kill_chaind
 # In the first block behind that of the superblock.
 [ "$(dd if="$T/cache" bs=64k skip=1 count=1 status=none | tr -d '\0' | wc -c)" -gt 0 ] ||

@@ -30,7 +30,7 @@ CHAINS=(
 	"1 cluster_size=64k,compression_type=zlib compressed manifest"
 	"3 cluster_size=64k,compression_type=zstd compressed -"
 	"3 cluster_size=64k,extended_l2=on - -"
-	"2 cluster_size=4k,compression_type=zstd compressed manifest"
+	"2 cluster_size=16k,compression_type=zstd compressed manifest"
 )
 
 # make_disk DIRECTORY LINKS OPTIONS COMPRESSED - a chain without two equal blocks, which

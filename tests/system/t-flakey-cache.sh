@@ -5,6 +5,8 @@
 # writes, or cannot be read, data comes through the bypass; in a power failure it
 # loses what was written to it, which is noticed.  No read fails, and no wrong data
 # is read, ever.
+#
+# Time limit: 600
 . "$(dirname "$0")/lib.sh"
 
 modprobe dm-flakey

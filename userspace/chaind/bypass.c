@@ -20,6 +20,7 @@
 #define NR_SLOTS	256U
 #define SEGMENT		32U		/* slots that are given up at once */
 #define RETRY_US	1000000
+#define MAX_WAITING	256
 
 struct bypass_write {
 	struct job job;
@@ -46,6 +47,7 @@ struct bypass {
 	unsigned int used;
 	uint64_t writes;
 	STAILQ_HEAD(, bypass_write) waiting;	/* for a slot */
+	unsigned int nr_waiting;
 
 	struct pool *pool;
 	struct job forget_job;
@@ -123,6 +125,7 @@ static void start_writes(struct bypass *bypass)
 
 	while ((w = STAILQ_FIRST(&bypass->waiting)) && bypass->head - bypass->tail < NR_SLOTS) {
 		STAILQ_REMOVE_HEAD(&bypass->waiting, entry);
+		bypass->nr_waiting--;
 		w->slot = bypass->head++ % NR_SLOTS;
 		bypass->slots[w->slot].writing = true;
 		pool_submit(bypass->pool, &w->job);
@@ -180,8 +183,14 @@ int bypass_write(struct bypass *bypass, struct object *obj, uint32_t block, cons
 	w->done = done;
 	w->arg = arg;
 	STAILQ_INSERT_TAIL(&bypass->waiting, w, entry);
+	bypass->nr_waiting++;
 	start_writes(bypass);
 	return 0;
+}
+
+bool bypass_is_busy(const struct bypass *bypass)
+{
+	return bypass->nr_waiting >= MAX_WAITING;
 }
 
 static struct bypass *of_job(struct job *job)

@@ -52,6 +52,9 @@ uint32_t bypass_lookup(const struct bypass *bypass, const struct object *obj, ui
 int bypass_write(struct bypass *bypass, struct object *obj, uint32_t block, const void *data,
 		 void (*done)(void *arg, int ret), void *arg);
 
+/* Many wait for a slot already: kernels do not forget.  No more should be put there. */
+bool bypass_is_busy(const struct bypass *bypass);
+
 /* A block there cannot be read. */
 void bypass_drop(struct bypass *bypass, uint32_t slot);
 

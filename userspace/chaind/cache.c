@@ -262,6 +262,7 @@ static bool start_write(struct cache_buf *buf, struct cache_span *span, unsigned
 
 	if (ok) {
 		buf->clock = cache->space.clock;
+		buf->since_us = now_us();
 		TAILQ_INSERT_TAIL(&cache->writing, buf, entry);
 		pool_submit(cache->write_pool, &buf->job);
 	}
@@ -269,10 +270,18 @@ static bool start_write(struct cache_buf *buf, struct cache_span *span, unsigned
 	return ok;
 }
 
+/* Whether nothing waits for a slot, as it would be too long. */
+static bool goes_around(const struct cache *cache, uint64_t now)
+{
+	return now < cache->no_write_before_us || now < cache->no_wait_before_us;
+}
+
 void cache_writes_go_on(struct cache *cache)
 {
 	struct cache_buf *buf;
 
+	if (now_us() < cache->no_write_before_us)
+		return;
 	while ((buf = TAILQ_FIRST(&cache->waiting))) {
 		TAILQ_REMOVE(&cache->waiting, buf, entry);
 		if (!start_write(buf, NULL, 0)) {
@@ -301,9 +310,9 @@ void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 	buf->since_us = now_us();
 	buf->done = done;
 	buf->arg = arg;
-	if (buf->since_us < cache->no_write_before_us)
+	if (goes_around(cache, buf->since_us) && !bypass_is_busy(cache->bypass))
 		to_bypass(buf);
-	else if (!TAILQ_EMPTY(&cache->waiting) || !start_write(buf, span, span_want))
+	else if (buf->since_us < cache->no_write_before_us || !TAILQ_EMPTY(&cache->waiting) || !start_write(buf, span, span_want))
 		TAILQ_INSERT_TAIL(&cache->waiting, buf, entry);
 }
 
@@ -485,7 +494,10 @@ static void look_at_writes(struct cache *cache, uint64_t now)
 		TAILQ_REMOVE(&cache->writing, buf, entry);
 		if (buf->slot < cache->space.nr_slots)
 			give_back(cache, buf->slot);
-		to_bypass(buf);
+		if (bypass_is_busy(cache->bypass))
+			TAILQ_INSERT_TAIL(&cache->waiting, buf, entry);
+		else
+			to_bypass(buf);
 	}
 }
 
@@ -495,10 +507,11 @@ static void look_at_waiting(struct cache *cache, uint64_t now)
 	struct cache_buf *buf = TAILQ_FIRST(&cache->waiting);
 
 	if (buf && now - buf->since_us >= NO_SLOT_US)
-		cache->no_write_before_us = now + (cache->ready ? NO_SLOT_US : PAUSE_US);
-	if (now >= cache->no_write_before_us)
+		cache->no_wait_before_us = now + (cache->ready ? NO_SLOT_US : PAUSE_US);
+	if (!goes_around(cache, now))
 		return;
-	while ((buf = TAILQ_FIRST(&cache->waiting))) {
+	/* The others keep their buffers, so that no more is fetched than those are for. */
+	while (!bypass_is_busy(cache->bypass) && (buf = TAILQ_FIRST(&cache->waiting))) {
 		TAILQ_REMOVE(&cache->waiting, buf, entry);
 		to_bypass(buf);
 	}
@@ -510,7 +523,7 @@ static void look_at_bypass(struct cache *cache, uint64_t now)
 	unsigned int used;
 
 	bypass_get_stats(cache->bypass, &writes, &used);
-	if (!used || now < cache->no_write_before_us || !cache->ready)
+	if (!used || goes_around(cache, now) || !cache->ready)
 		cache->empty_bypass_us = now + BYPASS_US;
 	else if (now >= cache->empty_bypass_us && bypass_empty(cache->bypass))
 		cache->empty_bypass_us = now + BYPASS_US;
@@ -720,6 +733,8 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 		.damaged = cache->damaged,
 		.scrubbed = cache->scrubbed,
 		.memory = names_memory() + cache->space.nr_chunks * sizeof(struct chunk),
+		.unchecked = cache->unchecked,
+		.losses = cache->epoch,
 		.index_trouble = cache->index_trouble[0] ? cache->index_trouble : NULL,
 	};
 	stats->trouble = cache->write_trouble[0] ? cache->write_trouble : stats->index_trouble;

@@ -109,6 +109,8 @@ struct cache_stats {
 	unsigned int bypass_used;
 	const char *trouble;		/* of device or index; NULL: none */
 	const char *index_trouble;	/* NULL: none */
+	bool unchecked;			/* a check of the index is under way, or was not possible */
+	uint32_t losses;		/* so often all was lost with the index */
 };
 
 /* Return: 0 or a negative errno with @err filled. */

@@ -45,6 +45,7 @@ struct commit {
 	bool trusted;
 	uint64_t names, zeros;		/* that the index has then ... */
 	bool counted;			/* ... if it is known */
+	bool sync, synced;		/* it is to be durable; it is */
 	struct changes changes;
 	bool read_pins;			/* which slots are pinned is read: */
 	struct pinned_keys pinned;
@@ -674,6 +675,8 @@ static void commit_run(struct job *job)
 		commit->ret = find_ids(commit);
 	if (!commit->ret)
 		commit->ret = write_changes(commit);
+	commit->synced = !commit->ret && commit->sync &&
+			 !cache_index_sync(cache->index, &commit->err);
 	/* Without them the counts are those of before: what was written is not written again. */
 	commit->counted = !commit->ret && !cache_index_count(cache->index, &commit->names,
 							     &commit->zeros, &blocks, &err);
@@ -708,6 +711,8 @@ static bool start_job(struct cache *cache, bool open, bool remove)
 		cache->changes = (struct changes){ 0 };
 		cache->commit_at_us = 0;
 		cache->nr_commits++;
+		commit->sync = cache->sync;
+		cache->sync = false;
 	}
 	cache->commit = commit;
 	submit_commit(commit);
@@ -894,7 +899,6 @@ static void start_empty(struct cache *cache)
 	names_forget_all();
 	drop_changes(&cache->changes);
 	cache->commit_at_us = 0;
-	cache->nr_durable = cache->nr_commits;
 	cache->nr_to_forget = 0;
 	cache->names = 0;
 	cache->zeros = 0;
@@ -995,17 +999,19 @@ static void check_done(struct job *job)
 			log_info("cache %s: the index is not damaged", cache->path);
 		give_up_index(cache);
 	}
+	cache->check = NULL;
 	free(check);
 }
 
 static void start_check(struct cache *cache)
 {
-	struct check *check = calloc(1, sizeof(*check));
+	struct check *check = cache->check ? NULL : calloc(1, sizeof(*check));
 
-	/* Without memory it is not closed as one to be trusted: another time. */
+	/* Without it the index is not closed as one to be trusted: another time. */
 	cache->unchecked = true;
 	if (!check)
 		return;
+	cache->check = check;
 	check->job.run = check_run;
 	check->job.done = check_done;
 	check->cache = cache;
@@ -1039,7 +1045,11 @@ static void commit_done(struct job *job)
 	} else {
 		use_pins(cache, commit);
 		changes_written(commit);
-		cache->nr_durable = cache->nr_commits;
+		if (commit->synced)
+			cache->nr_durable = cache->nr_commits;
+		else if (commit->sync)
+			snprintf(cache->index_trouble, sizeof(cache->index_trouble), "%.240s",
+				 commit->err.msg);
 	}
 	free_commit(commit);
 	give_up_index(cache);
@@ -1288,12 +1298,12 @@ void commit_tick(struct cache *cache, uint64_t now)
 
 uint64_t cache_sync(struct cache *cache)
 {
-	if (cache->commit_at_us) {
-		cache->commit_at_us = now_us();
-		commit_evict(cache);
-	}
-	/* What waits goes with the next one. */
-	return cache->nr_commits + !!cache->commit_at_us;
+	uint64_t next = cache->nr_commits + 1;
+
+	cache->sync = true;
+	cache->commit_at_us = now_us();
+	commit_evict(cache);
+	return next;
 }
 
 bool cache_is_durable(const struct cache *cache, uint64_t sync)
@@ -1356,6 +1366,7 @@ void commit_finish(struct cache *cache)
 	if (cache->index)
 		cache_index_stop(cache->index);
 	pool_free(cache->check_pool);
+	free(cache->check);
 	/* What was not compared yet must not be trusted the next time, nor checked. */
 	cache_index_close(cache->index, cache->index_open && write_last(cache) &&
 			  !cache->space.nr_unverified && !cache->suspect &&

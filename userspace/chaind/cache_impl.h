@@ -58,6 +58,7 @@ struct pinned_keys {
 };
 
 struct check;
+struct check;
 struct commit;
 struct forgetting;
 struct probe;
@@ -93,6 +94,7 @@ struct cache {
 	struct buf_list writing;	/* oldest first */
 	struct pool *write_pool;
 	uint64_t no_write_before_us;	/* the device failed, or hangs */
+	uint64_t no_wait_before_us;	/* there was no slot for too long */
 	uint64_t empty_bypass_us;
 	char write_trouble[160];
 
@@ -105,7 +107,8 @@ struct cache {
 	struct changes changes;
 	struct commit *commit;		/* running; NULL: none */
 	uint64_t commit_at_us;		/* 0: there is nothing to do */
-	uint64_t nr_commits, nr_durable;	/* that were begun; that are over */
+	bool sync;			/* the next commit is to be synced */
+	uint64_t nr_commits, nr_durable;	/* that were begun; that are, up to which */
 	struct pool *commit_pool;
 
 	struct pinned_keys pinned;
@@ -114,6 +117,7 @@ struct cache {
 
 	struct pool *check_pool;
 	bool unchecked;			/* the index was not closed in order; it is checked */
+	struct check *check;		/* running; NULL: none */
 	bool index_damaged;		/* it is given up when no commit runs */
 
 	struct forgetting *forgetting;	/* running; NULL: none */

@@ -899,6 +899,15 @@ int cache_index_commit(struct cache_index *index,
 	return end(index, ret, err);
 }
 
+int cache_index_sync(struct cache_index *index, struct qc2_err *err)
+{
+	/* Syncs the log before anything else; how far it gets then does not matter. */
+	int rc = sqlite3_wal_checkpoint_v2(index->writer.db, NULL, SQLITE_CHECKPOINT_PASSIVE,
+					   NULL, NULL);
+
+	return rc ? fail(index, index->writer.db, rc, err) : 0;
+}
+
 /* The value of a pragma or an expression: a number. */
 static int get_number(struct cache_index *index, struct conn *conn, const char *text,
 		      int64_t *value, struct qc2_err *err)

@@ -132,6 +132,9 @@ int cache_index_commit(struct cache_index *index,
 		       const struct index_name *names, unsigned int nr_names,
 		       struct qc2_err *err);
 
+/* What was committed is there after a loss of power, too. */
+int cache_index_sync(struct cache_index *index, struct qc2_err *err);
+
 /*
  * Calls @filled, which may call the index, for each filled slot, in ascending order; stops if
  * it returns non-zero, and returns that if it is negative.

@@ -23,6 +23,7 @@ struct pull {
 	uint64_t since_us;
 	bool saving;			/* all came; it is made durable */
 	uint64_t sync;			/* ... by that; see cache_sync() */
+	uint32_t losses;		/* of the cache, when it began to be */
 	sd_event_source *timer;
 	command_reply *reply;
 	void *arg;
@@ -115,16 +116,17 @@ static void end(struct pull *pull, int ret, const char *msg)
 static bool end_if_durable(struct pull *pull)
 {
 	struct cache_stats stats;
-	bool durable = cache_is_durable(pull->cache, pull->sync);
+	bool durable = cache_is_durable(pull->cache, pull->sync), kept;
 	struct fill_stats fill;
 	struct qc2_err err;
 	int ret = 0;
 
 	fill_get_stats(pull->fill, &fill);
 	cache_get_stats(pull->cache, &stats);
-	if (!fill.bypassed && !durable && !stats.index_trouble)
+	kept = !fill.bypassed && stats.losses == pull->losses;
+	if (kept && !durable && !stats.index_trouble)
 		return false;
-	if (fill.bypassed || !durable)
+	if (!kept || !durable)
 		ret = qc2_fail(&err, EIO,
 			"all of it came, but the cache could not keep it: %s; pull again when that is mended",
 			stats.trouble ? stats.trouble : "for a time it took no writes");
@@ -135,11 +137,14 @@ static bool end_if_durable(struct pull *pull)
 static void on_done(void *arg, int ret, const struct qc2_err *err)
 {
 	struct pull *pull = arg;
+	struct cache_stats stats;
 
 	if (ret) {
 		end(pull, ret, err->msg);
 		return;
 	}
+	cache_get_stats(pull->cache, &stats);
+	pull->losses = stats.losses;
 	pull->saving = true;
 	pull->sync = cache_sync(pull->cache);
 	if (!end_if_durable(pull))
