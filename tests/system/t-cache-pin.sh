@@ -19,7 +19,7 @@ for i in 0 1 2 3 4 5 6 7; do
 	qemu-io -c "write -q -P $((i + 1)) ${i}M 128k" "$T/store/a.qcow2"
 done
 flatten "$T/store/a.qcow2" "$T/a"
-for image in b:96 c:40; do
+for image in b:72 c:40; do
 	head -c "${image#*:}M" /dev/urandom > "$T/${image%:*}"
 	qemu-img convert -q -f raw -O qcow2 "$T/${image%:*}" "$T/store/${image%:*}.qcow2"
 done
