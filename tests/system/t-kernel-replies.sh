@@ -51,15 +51,19 @@ must_fail "family qcow2chain: object not found" \
 wait_until 30 no_daemon
 
 # Replies are for one table: after a reload the request has another generation.
+# The old table is there until the resume has returned.
 dmsetup message disk 0 map_drop
 dd if=/dev/mapper/disk of="$T/read" bs=64k count=1 skip=9 iflag=direct status=none &
 reader=$!
-qc2nl late "$DEV" > "$T/late.log" 2>&1 &
+mkfifo "$T/reloaded"
+qc2nl late "$DEV" < "$T/reloaded" > "$T/late.log" 2>&1 &
 late=$!
+exec 3> "$T/reloaded"
 wait_until 30 grep -q holding "$T/late.log"
 dmsetup load disk --table "0 $SECTORS qcow2chain $ID $TIP 1 $STORE"
 dmsetup suspend --noflush --nolockfs --noudevsync disk
 dmsetup resume --noudevsync disk
+exec 3>&-
 wait $late || fail "$(cat "$T/late.log")"
 wait $reader
 cmp "$T/read" <(dd if="$T/content" bs=64k count=1 skip=9 status=none)

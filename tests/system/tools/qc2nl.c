@@ -17,8 +17,9 @@
  *				it.  OTHER is another device; the store is as
  *				large as the disk
  *	qc2nl late DEV		take a request, print "holding", wait until a new
- *				table asks again; the reply to the old one is
- *				refused, that to the new one is not
+ *				table asks again and standard input ends; the reply
+ *				to the old table is refused, that to the new one is
+ *				not
  *	qc2nl second DEV	another daemon is there: everything that is the
  *				daemon's right is refused
  *	qc2nl handover DEV	two sockets pass the device on to each other
@@ -895,6 +896,8 @@ static int late(void)
 
 	wait_for_request(old.generation);
 	held = requests[0];
+	while (getchar() != EOF)
+		;
 	/* Wrong data, to be sure. */
 	run = identity_run(old.sector, old.nr_sectors);
 	run.store = QC2_STORE_ZERO;
