@@ -22,7 +22,7 @@ DESTDIR ?=
 SAN ?=
 FUZZ ?=
 BUILD := build/$(if $(FUZZ),fuzz,$(if $(SAN),asan,user))
-PKGS := libcurl expat libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid zlib libzstd sqlite3
+PKGS := libcurl expat libnl-genl-3.0 devmapper jansson inih libsystemd libcrypto uuid blkid zlib libzstd sqlite3
 PKG_CONFIG ?= pkg-config
 
 comma := ,

@@ -74,3 +74,15 @@ chainctl stop vmdisk
 stop_chaind
 must_fail "chaind" chainctl start "$HTTP/link1.qcow2" vmdisk
 stop_nginx
+
+# A cache that is not there, or something else, ISO 9660: its first 32 KiB are zeros.
+sed -i "s,^path=.*,path=/dev/nothere\nindex=$T/cache.index," "$CONF"
+must_fail "cache /dev/nothere: No such file" "${CHAIND[@]}" --config "$CONF"
+[ ! -e /dev/nothere ] || fail "a file in the place of a device"
+truncate -s 64M "$T/other"
+printf '\1CD001\1' | dd of="$T/other" bs=1k seek=32 conv=notrunc status=none
+other=$(losetup --find --show "$T/other")
+sed -i "s,^path=.*,path=$other," "$CONF"
+must_fail "holds something else .iso9660." "${CHAIND[@]}" --config "$CONF"
+[ "$(head -c 32768 "$T/other" | tr -d '\0' | wc -c)" = 0 ] || fail "it was written to"
+losetup -d "$other"

@@ -66,6 +66,31 @@ dd if=/dev/mapper/one bs=4k skip=$((10000 * 512)) count=1 iflag=direct,skip_byte
 cache_is linear
 cmp "$T/one" <(read_disk one)
 
+echo "the cache is gone when chaind starts"
+stop_chaind
+rm /dev/mapper/lowcache
+start_chaind
+cache_has '.device == "" and .size_bytes == 0 and (.trouble | test("lowcache: No such file"))' ||
+	fail "not in status: $(chainctl status)"
+cmp "$T/one" <(read_disk one)
+put 15000
+must_fail "the cache is absent until this is mended" chainctl start "$HTTP/two/link1.qcow2" two
+must_fail "the cache is absent until this is mended" chainctl pull "$HTTP/two/link1.qcow2"
+must_fail "the cache is absent until this is mended" chainctl cache pin one
+[ ! -e /dev/mapper/lowcache ] || fail "a file in the place of the device"
+dmsetup mknodes lowcache
+wait_until 60 cache_has '.trouble == null and .used_bytes > 0'
+# Not a file that stands in for it, either.
+stop_chaind
+mv /dev/mapper/lowcache "$T/lowcache"
+truncate -s 64M /dev/mapper/lowcache
+start_chaind
+cache_has '.trouble | test("disk one cannot use it")' || fail "not in status: $(chainctl status)"
+cmp "$T/one" <(read_disk one)
+mv "$T/lowcache" /dev/mapper/lowcache
+wait_until 60 cache_has '.trouble == null and .used_bytes > 0'
+cmp "$T/one" <(read_disk one)
+
 echo "the power fails"
 chainctl start "$HTTP/two/link1.qcow2" two
 cache_is flakey "1 drop_writes"

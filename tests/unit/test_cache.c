@@ -34,7 +34,8 @@ static atomic_ullong clock_us;
 static const bool no_mark;
 
 /* What fails, with which errno; how often the last two were called. */
-static atomic_int write_error, sync_error, forget_error, commit_error;
+static atomic_int write_error, sync_error, forget_error, commit_error, try_error;
+static int check_error;
 static atomic_uint nr_syncs, nr_commits;
 static bool die;			/* the index is not closed in order */
 
@@ -66,6 +67,16 @@ int cache_dev_open(const char *file, uint64_t size, char **device, uint64_t *dev
 	*device = strdup(file);
 	*device_size = size;
 	return fd;
+}
+
+int cache_dev_try(const char *file, struct qc2_err *e)
+{
+	return try_error ? qc2_fail(e, try_error, "it is not there") : 0;
+}
+
+static int check(void *arg, dev_t dev, struct qc2_err *e)
+{
+	return check_error ? qc2_fail(e, check_error, "a disk has another one") : 0;
 }
 
 int cache_dev_grow(int fd, const char *file, uint64_t size, uint64_t *device_size,
@@ -192,11 +203,11 @@ static struct cache_stats stats(void)
 	return s;
 }
 
-static void open_size(uint64_t size)
+static void open_any(uint64_t size)
 {
 	const struct cache_config cfg = {
 		.path = path, .index_path = index_path, .bypass_path = bypass_path,
-		.size = size, .nr_bufs = NR_BUFS,
+		.size = size, .nr_bufs = NR_BUFS, .may_be_absent = true, .check = check,
 	};
 
 	assert_ok(cache_open(&cache, event, &cfg, &err), err);
@@ -204,6 +215,11 @@ static void open_size(uint64_t size)
 	copy = object_get("http://host/copy", (uint64_t)OBJECT_BLOCKS * QC2_BLOCK_BYTES, "1");
 	assert_non_null(image);
 	assert_non_null(copy);
+}
+
+static void open_size(uint64_t size)
+{
+	open_any(size);
 	UNTIL(cache->ready);
 }
 
@@ -234,6 +250,8 @@ static int setup(void **state)
 	sync_error = 0;
 	forget_error = 0;
 	commit_error = 0;
+	try_error = 0;
+	check_error = 0;
 	die = false;
 	broken = false;
 	memset(known, 0, sizeof(known));
@@ -658,6 +676,52 @@ static void test_failed_write(void **state)
 	write_error = 0;
 }
 
+/* Without its device the cache is one that takes nothing, until the device is there. */
+static void test_absent(void **state)
+{
+	write_block(image, 0, 1);
+	close_cache();
+	check_error = EBUSY;
+	try_error = EIO;
+	open_any(SIZE);
+	assert_int_equal(cache_check_present(cache, &err), -EAGAIN);
+	assert_in(stats().trouble, "a disk has another one");
+	assert_string_equal(stats().device, "");
+	assert_int_equal(cache_dev(cache), 0);
+	assert_int_equal(cache_resize(cache, 2 * SIZE, &err), -EAGAIN);
+	assert_int_equal(cache_pin(cache, &image, 1, true, NULL, NULL, &err), -EAGAIN);
+	assert_missing(image, 0);
+	write_block(image, 0, 1);
+	assert_true(cache_lookup(cache, image, 0) >= CACHE_BYPASS);
+	assert_here(image, 0, 1);
+
+	tick(5);
+	UNTIL(!cache->trying);
+	assert_in(stats().trouble, "it is not there");
+	try_error = 0;
+	tick(5);
+	UNTIL(!cache->trying);
+	assert_in(stats().trouble, "a disk has another one");
+	check_error = 0;
+	tick(5);
+	UNTIL(cache->ready);
+	assert_null(stats().trouble);
+	assert_ok(cache_check_present(cache, &err), err);
+	write_block(image, 1, 2);
+	assert_true(cache_lookup(cache, image, 1) < SLOTS);
+	assert_int_equal(stats().used, 2);
+
+	/* Its end without a device is one in order. */
+	close_cache();
+	check_error = EBUSY;
+	open_any(SIZE);
+	close_cache();
+	check_error = 0;
+	open_size(SIZE);
+	assert_int_equal(stats().used, 2);
+	assert_int_equal(stats().unverified, 0);
+}
+
 /* A slot that a kernel could not read is not read again. */
 static void test_bad_slot(void **state)
 {
@@ -814,6 +878,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_eviction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_eviction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failed_write, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_absent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_slot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_index_errors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_index, setup, teardown),

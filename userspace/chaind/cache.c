@@ -34,6 +34,20 @@
  * ---------------------------------------------------------------------------
  */
 
+bool cache_is_absent(const struct cache *cache)
+{
+	return cache->fd < 0;
+}
+
+int cache_check_present(const struct cache *cache, struct qc2_err *err)
+{
+	if (!cache_is_absent(cache))
+		return 0;
+	return qc2_fail(err, EAGAIN,
+			"the cache is absent until this is mended; disks that run go on: %s",
+			cache->write_trouble);
+}
+
 bool cache_slot_ok(const struct cache *cache, uint32_t slot)
 {
 	const struct chunk *chunk;
@@ -273,7 +287,8 @@ static bool start_write(struct cache_buf *buf, struct cache_span *span, unsigned
 /* Whether nothing waits for a slot, as it would be too long. */
 static bool goes_around(const struct cache *cache, uint64_t now)
 {
-	return now < cache->no_write_before_us || now < cache->no_wait_before_us;
+	return cache_is_absent(cache) || now < cache->no_write_before_us ||
+	       now < cache->no_wait_before_us;
 }
 
 void cache_writes_go_on(struct cache *cache)
@@ -312,7 +327,8 @@ void cache_write(struct cache_buf *buf, struct object *obj, uint32_t block,
 	buf->arg = arg;
 	if (goes_around(cache, buf->since_us) && !bypass_is_busy(cache->bypass))
 		to_bypass(buf);
-	else if (buf->since_us < cache->no_write_before_us || !TAILQ_EMPTY(&cache->waiting) || !start_write(buf, span, span_want))
+	else if (buf->since_us < cache->no_write_before_us || !TAILQ_EMPTY(&cache->waiting) ||
+		 !start_write(buf, span, span_want))
 		TAILQ_INSERT_TAIL(&cache->waiting, buf, entry);
 }
 
@@ -453,6 +469,117 @@ static void write_done(struct job *job)
 
 /*
  * ---------------------------------------------------------------------------
+ * The device
+ * ---------------------------------------------------------------------------
+ */
+
+/* Slots that the cache has with that size; 0: too few. */
+static uint32_t count_slots(const struct cache *cache, uint64_t size)
+{
+	uint64_t nr;
+
+	if (size > cache->device_size)
+		size = cache->device_size;
+	nr = size / QC2_BLOCK_BYTES;
+	if (nr > SPACE_MAX_SLOTS)
+		nr = SPACE_MAX_SLOTS;
+	return size < CACHE_MIN_SIZE ? 0 : nr - nr % CHUNK_SLOTS;
+}
+
+static void limit_names(uint64_t nr_slots)
+{
+	uint64_t bytes = nr_slots * NAME_BYTES;
+
+	names_set_limit(bytes > MIN_NAME_BYTES ? bytes : MIN_NAME_BYTES);
+}
+
+static int make_space(struct cache *cache, uint64_t size, struct qc2_err *err)
+{
+	uint32_t nr = count_slots(cache, size);
+
+	if (!nr)
+		return qc2_fail(err, EINVAL,
+				"cache %s: has %llu bytes, the least is 64 MiB; set a greater size in section [cache]",
+				cache->path, (unsigned long long)
+				(size < cache->device_size ? size : cache->device_size));
+	cache->target_slots = nr;
+	limit_names(nr);
+	return space_init(&cache->space, nr) ?
+	       qc2_fail(err, ENOMEM, "cache: out of memory") : 0;
+}
+
+/* From the path to a cache that can be started. */
+static int open_device(struct cache *cache, struct qc2_err *err)
+{
+	uint64_t size = cache->cfg.size;
+	struct stat st;
+	char *device;
+	int fd, ret;
+
+	fd = cache_dev_open(cache->path, size, &device, &cache->device_size, err);
+	if (fd < 0)
+		return fd;
+	ret = fstat(fd, &st) ? qc2_fail(err, errno, "cache %s: %s", cache->path, strerror(errno)) :
+			       0;
+	if (!ret && cache->cfg.check)
+		ret = cache->cfg.check(cache->cfg.arg, st.st_rdev, err);
+	if (!ret)
+		ret = cache_super_load(fd, cache->path, cache->id, err);
+	if (!ret)
+		ret = make_space(cache, size, err);
+	if (ret) {
+		close(fd);
+		free(device);
+		return ret;
+	}
+	cache->fd = fd;
+	cache->device = device;
+	cache->dev = st.st_rdev;
+	return 0;
+}
+
+static void is_absent(struct cache *cache, const struct qc2_err *err)
+{
+	if (log_allowed(&cache->write_limit))
+		log_err("%s; without a cache until that is mended", err->msg);
+	snprintf(cache->write_trouble, sizeof(cache->write_trouble), "%.250s", err->msg);
+	cache->try_at_us = now_us() + PAUSE_US;
+}
+
+static void try_run(struct job *job)
+{
+	struct cache *cache = (struct cache *)((char *)job - offsetof(struct cache, try_job));
+
+	cache->try_ret = cache_dev_try(cache->path, &cache->try_err);
+}
+
+static void try_done(struct job *job)
+{
+	struct cache *cache = (struct cache *)((char *)job - offsetof(struct cache, try_job));
+
+	cache->trying = false;
+	if (!cache->try_ret)
+		cache->try_ret = open_device(cache, &cache->try_err);
+	if (cache->try_ret) {
+		is_absent(cache, &cache->try_err);
+		return;
+	}
+	log_info("cache %s (%s): is there again", cache->device, cache->path);
+	cache->write_trouble[0] = '\0';
+	commit_start(cache);
+}
+
+static void try_device(struct cache *cache, uint64_t now)
+{
+	if (!cache_is_absent(cache) || cache->trying || now < cache->try_at_us)
+		return;
+	cache->trying = true;
+	cache->try_job = (struct job){ .run = try_run, .done = try_done };
+	pool_submit(cache->write_pool, &cache->try_job);
+}
+
+/*
+ * ---------------------------------------------------------------------------
  * Time
  * ---------------------------------------------------------------------------
  */
@@ -534,6 +661,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
 	struct cache *cache = arg;
 	uint64_t now = now_us();
 
+	try_device(cache, now);
 	look_at_writes(cache, now);
 	look_at_bypass(cache, now);
 	look_at_waiting(cache, now);
@@ -551,31 +679,13 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
  * ---------------------------------------------------------------------------
  */
 
-/* Slots that the cache has with that size; 0: too few. */
-static uint32_t count_slots(const struct cache *cache, uint64_t size)
-{
-	uint64_t nr;
-
-	if (size > cache->device_size)
-		size = cache->device_size;
-	nr = size / QC2_BLOCK_BYTES;
-	if (nr > SPACE_MAX_SLOTS)
-		nr = SPACE_MAX_SLOTS;
-	return size < CACHE_MIN_SIZE ? 0 : nr - nr % CHUNK_SLOTS;
-}
-
-static void limit_names(uint64_t nr_slots)
-{
-	uint64_t bytes = nr_slots * NAME_BYTES;
-
-	names_set_limit(bytes > MIN_NAME_BYTES ? bytes : MIN_NAME_BYTES);
-}
-
 int cache_resize(struct cache *cache, uint64_t size, struct qc2_err *err)
 {
 	uint32_t nr;
-	int ret;
+	int ret = cache_check_present(cache, err);
 
+	if (ret)
+		return ret;
 	if (!cache->ready || cache->shrinking)
 		return qc2_fail(err, EAGAIN, "cache %s: %s; try again", cache->path,
 				cache->ready ? "is still being made smaller" :
@@ -602,21 +712,6 @@ int cache_resize(struct cache *cache, uint64_t size, struct qc2_err *err)
 	return 0;
 }
 
-static int make_space(struct cache *cache, uint64_t size, struct qc2_err *err)
-{
-	uint32_t nr = count_slots(cache, size);
-
-	if (!nr)
-		return qc2_fail(err, EINVAL,
-				"cache %s: has %llu bytes, the least is 64 MiB; set a greater size in section [cache]",
-				cache->path, (unsigned long long)
-				(size < cache->device_size ? size : cache->device_size));
-	cache->target_slots = nr;
-	limit_names(nr);
-	return space_init(&cache->space, nr) ?
-	       qc2_fail(err, ENOMEM, "cache: out of memory") : 0;
-}
-
 static int make_machinery(struct cache *cache, sd_event *event,
 			  struct qc2_err *err)
 {
@@ -635,7 +730,6 @@ int cache_open(struct cache **out, sd_event *event, const struct cache_config *c
 	       struct qc2_err *err)
 {
 	struct cache *cache = calloc(1, sizeof(*cache));
-	struct stat st;
 	int ret;
 
 	if (!cache)
@@ -645,22 +739,20 @@ int cache_open(struct cache **out, sd_event *event, const struct cache_config *c
 	TAILQ_INIT(&cache->probes);
 	pthread_rwlock_init(&cache->index_lock, NULL);
 	cache->event = event;
-	cache->scrub_rate = cfg->scrub_rate;
+	cache->fd = -1;
+	cache->cfg = *cfg;
+	cache->cfg.path = cache->cfg.index_path = cache->cfg.bypass_path = NULL;
 	cache->path = strdup(cfg->path);
 	cache->index_path = strdup(cfg->index_path);
-	cache->fd = cache_dev_open(cfg->path, cfg->size, &cache->device,
-				   &cache->device_size, err);
-	ret = cache->fd;
-	if (ret < 0)
-		goto fail;
-	if (!cache->path || !cache->index_path || fstat(cache->fd, &st)) {
+	if (!cache->path || !cache->index_path) {
 		ret = qc2_fail(err, ENOMEM, "cache: out of memory");
 		goto fail;
 	}
-	cache->dev = st.st_rdev;
-	ret = make_space(cache, cfg->size, err);
-	if (!ret)
-		ret = cache_super_load(cache->fd, cfg->path, cache->id, err);
+	ret = open_device(cache, err);
+	if (ret && cfg->may_be_absent) {
+		is_absent(cache, err);
+		ret = 0;
+	}
 	if (!ret)
 		ret = make_bufs(cache, cfg->nr_bufs, err);
 	if (!ret)
@@ -673,6 +765,8 @@ int cache_open(struct cache **out, sd_event *event, const struct cache_config *c
 		ret = commit_setup(cache, err);
 	if (ret)
 		goto fail;
+	if (!cache_is_absent(cache))
+		commit_start(cache);
 	*out = cache;
 	return 0;
 fail:
@@ -717,7 +811,7 @@ void cache_get_stats(const struct cache *cache, struct cache_stats *stats)
 {
 	*stats = (struct cache_stats){
 		.path = cache->path,
-		.device = cache->device,
+		.device = cache->device ? cache->device : "",
 		.bypass_device = bypass_device(cache->bypass),
 		.slots = cache->space.nr_slots,
 		.used = cache->space.nr_filled,

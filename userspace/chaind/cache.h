@@ -86,11 +86,15 @@ struct cache_config {
 	uint64_t size;			/* bytes; of a block device, what is used at most */
 	uint64_t scrub_rate;		/* bytes/s; 0: no scrubbing */
 	unsigned int nr_bufs;
+	bool may_be_absent;		/* disks run already */
+	/* Whether disks that run can use that device as the cache; NULL: there are none. */
+	int (*check)(void *arg, dev_t dev, struct qc2_err *err);
+	void *arg;
 };
 
 struct cache_stats {
 	const char *path;
-	const char *device;
+	const char *device;		/* "": absent */
 	const char *bypass_device;
 	uint32_t slots;
 	uint32_t used;
@@ -113,7 +117,14 @@ struct cache_stats {
 	uint32_t losses;		/* so often all was lost with the index */
 };
 
-/* Return: 0 or a negative errno with @err filled. */
+/**
+ * cache_open() - the cache of the host
+ *
+ * If its device cannot be opened or read, and @cfg allows that, it is absent: everything
+ * goes to the bypass, and the device is looked for again and again.
+ *
+ * Return: 0 or a negative errno with @err filled.
+ */
 int cache_open(struct cache **cache, sd_event *event, const struct cache_config *cfg,
 	       struct qc2_err *err);
 
@@ -151,7 +162,10 @@ int cache_unpin_all(struct cache *cache, void (*done)(void *arg, int ret), void 
 		    struct qc2_err *err);
 bool cache_is_pinned(const struct cache *cache, const struct object *obj);
 
-/* major:minor of the device, and of the bypass. */
+/* -EAGAIN with @err filled if it is absent. */
+int cache_check_present(const struct cache *cache, struct qc2_err *err);
+
+/* major:minor of the device, 0 if it is absent, and of the bypass. */
 dev_t cache_dev(const struct cache *cache);
 dev_t cache_bypass_dev(const struct cache *cache);
 void cache_get_stats(const struct cache *cache, struct cache_stats *stats);

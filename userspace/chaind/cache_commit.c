@@ -206,7 +206,10 @@ int cache_pin(struct cache *cache, struct object *const *objs, unsigned int nr, 
 	      void (*done)(void *arg, int ret), void *arg, struct qc2_err *err)
 {
 	unsigned int first = cache->changes.nr_pins, i;
+	int ret = cache_check_present(cache, err);
 
+	if (ret)
+		return ret;
 	for (i = 0; i < nr; i++) {
 		if (objs[i] && !add_pin(cache, objs[i]->key, objs[i]->url, pinned))
 			return cancel_pins(&cache->changes, first, err);
@@ -220,7 +223,10 @@ int cache_unpin_all(struct cache *cache, void (*done)(void *arg, int ret), void 
 		    struct qc2_err *err)
 {
 	unsigned int first = cache->changes.nr_pins, i;
+	int ret = cache_check_present(cache, err);
 
+	if (ret)
+		return ret;
 	for (i = 0; i < cache->pinned.nr; i++) {
 		if (!add_pin(cache, cache->pinned.keys[i], "", false))
 			return cancel_pins(&cache->changes, first, err);
@@ -1278,6 +1284,8 @@ void commit_evict(struct cache *cache)
 
 void commit_tick(struct cache *cache, uint64_t now)
 {
+	if (cache_is_absent(cache))
+		return;
 	if (cache->commit && cache->commit->retry_us && cache->commit->retry_us <= now)
 		submit_commit(cache->commit);
 	if (cache->forgetting && cache->forgetting->retry_us &&
@@ -1321,8 +1329,12 @@ int commit_setup(struct cache *cache, struct qc2_err *err)
 		ret = pool_new(&cache->check_pool, cache->event, 1);
 	if (ret < 0)
 		return qc2_fail(err, -ret, "cache: %s", strerror(-ret));
-	start(cache, false);
 	return 0;
+}
+
+void commit_start(struct cache *cache)
+{
+	start(cache, false);
 }
 
 /* What kernels were still to forget is damaged, perhaps: the index must not have it. */

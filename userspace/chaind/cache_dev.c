@@ -2,6 +2,7 @@
 /*
  * The device under the cache: its file, its loop device.  Main thread; no state.
  */
+#include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -23,6 +24,8 @@
 #include "log.h"
 #include "loop.h"
 #include "table.h"
+
+#define SUPER_BYTES	4096
 
 /* Whether what uses a device are disks of ours, and at least one. */
 static bool held_by_disks(dev_t dev)
@@ -68,6 +71,48 @@ static int lock_cache(int fd, const char *path, struct qc2_err *err)
 			path);
 }
 
+static bool begins_with_zeros(int fd)
+{
+	static const char zeros[SUPER_BYTES];
+	char block[SUPER_BYTES];
+
+	return pread(fd, block, sizeof(block), 0) == sizeof(block) &&
+	       !memcmp(block, zeros, sizeof(block));
+}
+
+/*
+ * A device that begins with zeros becomes a cache; some file systems leave their first
+ * block so, btrfs for one.
+ */
+static int check_unused(int fd, const char *path, struct qc2_err *err)
+{
+	const char *type = "";
+	blkid_probe probe;
+	int ret;
+
+	if (!begins_with_zeros(fd))
+		return 0;		/* its superblock will tell */
+	probe = blkid_new_probe();
+	if (!probe)
+		return qc2_fail(err, ENOMEM, "cache: out of memory");
+	blkid_probe_enable_partitions(probe, 1);
+	if (blkid_probe_set_device(probe, fd, 0, 0))
+		ret = qc2_fail(err, EIO, "cache %s: cannot be read", path);
+	else if (blkid_do_safeprobe(probe) == 1)
+		ret = 0;
+	else if (blkid_probe_lookup_value(probe, "TYPE", &type, NULL) &&
+		 blkid_probe_lookup_value(probe, "PTTYPE", &type, NULL))
+		ret = qc2_fail(err, EEXIST,
+			       "cache %s: may hold something else, see blkid -p %s; if that is not needed: wipefs -a %s",
+			       path, path, path);
+	else
+		ret = qc2_fail(err, EEXIST,
+			       "cache %s: holds something else (%s); if that is not needed: wipefs -a %s",
+			       path, type, path);
+	blkid_free_probe(probe);
+	return ret;
+}
+
 static int open_device(const char *path, dev_t dev, char **device,
 		       struct qc2_err *err)
 {
@@ -78,11 +123,16 @@ static int open_device(const char *path, dev_t dev, char **device,
 	 * overwritten; a cache whose disks are running is in use by them.
 	 */
 	fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
-	if (fd >= 0)
+	if (fd >= 0) {
+		/* Not later: when its descriptor is closed the lock would go. */
+		ret = check_unused(fd, path, err);
 		close(fd);
-	else if (errno != EBUSY || !held_by_disks(dev))
+		if (ret)
+			return ret;
+	} else if (errno != EBUSY || !held_by_disks(dev)) {
 		return qc2_fail(err, errno, "cache %s: %s", path,
 				strerror(errno));
+	}
 	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	if (fd < 0)
 		return qc2_fail(err, errno, "cache %s: %s", path,
@@ -217,6 +267,31 @@ void cache_dev_trim(int fd, const char *path, uint64_t size)
 	ioctl(fd, BLKDISCARD, range);
 }
 
+/* A file made instead of a device that is missing would take memory. */
+static bool is_missing_device(const char *path)
+{
+	return errno == ENOENT && !strncmp(path, "/dev/", 5);
+}
+
+int cache_dev_try(const char *path, struct qc2_err *err)
+{
+	struct stat st;
+	void *block;
+	int fd, ret = 0;
+
+	if (stat(path, &st) && errno == ENOENT && !is_missing_device(path))
+		return 0;
+	if (posix_memalign(&block, SUPER_BYTES, SUPER_BYTES))
+		return qc2_fail(err, ENOMEM, "cache: out of memory");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || (fcntl(fd, F_SETFL, O_DIRECT), pread(fd, block, SUPER_BYTES, 0) < 0))
+		ret = qc2_fail(err, errno, "cache %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	free(block);
+	return ret;
+}
+
 int cache_dev_open(const char *path, uint64_t size, char **device,
 		   uint64_t *device_size, struct qc2_err *err)
 {
@@ -224,7 +299,7 @@ int cache_dev_open(const char *path, uint64_t size, char **device,
 	int fd, ret;
 
 	if (stat(path, &st)) {
-		if (errno != ENOENT)
+		if (errno != ENOENT || is_missing_device(path))
 			return qc2_fail(err, errno, "cache %s: %s", path,
 					strerror(errno));
 		st.st_mode = S_IFREG;

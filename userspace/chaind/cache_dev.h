@@ -23,6 +23,14 @@ int cache_dev_open(const char *path, uint64_t size, char **device,
 		   uint64_t *device_size, struct qc2_err *err);
 
 /**
+ * cache_dev_try() - whether the first block can be read
+ *
+ * For a thread: what it says in time does not hang when it is opened.  A file that is missing
+ * is no trouble.
+ */
+int cache_dev_try(const char *path, struct qc2_err *err);
+
+/**
  * cache_dev_grow() - make a file at least so long
  * @fd: of the device
  * @device_size: what it has then; a block device keeps its own size

@@ -58,15 +58,20 @@ struct pinned_keys {
 };
 
 struct check;
-struct check;
 struct commit;
 struct forgetting;
 struct probe;
 
 struct cache {
+	struct cache_config cfg;	/* without its paths */
 	char *path, *index_path;
 	char *device;
-	int fd;
+	int fd;				/* -1: the cache is absent ... */
+	bool trying;			/* ... its device is being tried ... */
+	uint64_t try_at_us;		/* ... or is then */
+	struct job try_job;
+	int try_ret;
+	struct qc2_err try_err;
 	dev_t dev;
 	uint64_t device_size;
 	uint8_t id[QC2_CACHE_ID_LEN];
@@ -96,7 +101,7 @@ struct cache {
 	uint64_t no_write_before_us;	/* the device failed, or hangs */
 	uint64_t no_wait_before_us;	/* there was no slot for too long */
 	uint64_t empty_bypass_us;
-	char write_trouble[160];
+	char write_trouble[256];
 
 	/* Jobs use the index under a read lock, and set it under a write lock. */
 	struct cache_index *index;
@@ -129,17 +134,19 @@ struct cache {
 	TAILQ_HEAD(, probe) probes;
 	unsigned int abandoned;		/* probes that hang */
 	struct pool *probe_pool;
-	uint64_t scrub_rate;
 	uint32_t scrub_at;
 	bool scrubbing;
 };
 
 /* cache.c */
 void cache_writes_go_on(struct cache *cache);
+bool cache_is_absent(const struct cache *cache);
 bool cache_slot_ok(const struct cache *cache, uint32_t slot);
 
 /* cache_commit.c */
 int commit_setup(struct cache *cache, struct qc2_err *err);
+/* The device is there. */
+void commit_start(struct cache *cache);
 void commit_tick(struct cache *cache, uint64_t now);
 /* At the end of the program, without threads. */
 void commit_finish(struct cache *cache);

@@ -360,7 +360,7 @@ bool cache_probe(struct cache *cache, struct block **blocks, unsigned int nr,
 {
 	struct probe *p;
 
-	if (cache->abandoned || nr > MAX_BLOCKS || blocks[0]->obj->names.wrong)
+	if (cache_is_absent(cache) || cache->abandoned || nr > MAX_BLOCKS || blocks[0]->obj->names.wrong)
 		return false;
 	p = calloc(1, sizeof(*p));
 	if (!p)
@@ -496,7 +496,7 @@ static void start_scrub(struct cache *cache, unsigned int nr)
 
 void probe_tick(struct cache *cache, uint64_t now)
 {
-	uint64_t nr = cache->scrub_rate / QC2_BLOCK_BYTES;
+	uint64_t nr = cache->cfg.scrub_rate / QC2_BLOCK_BYTES;
 
 	look_at_probes(cache, now);
 	if (cache->space.nr_unverified || nr > COMPARED)

@@ -534,11 +534,16 @@ static int start_opening(struct disk *disk, struct qc2_err *err)
 static int open_new(struct chaind *chaind, const char *name, const char *url,
 		    struct disk **out, struct qc2_err *err)
 {
-	struct disk *disk = disk_new(chaind);
-	int ret = -ENOMEM;
+	struct disk *disk;
+	int ret;
 
+	ret = cache_check_present(chaind->cache, err);
+	if (ret)
+		return ret;
+	disk = disk_new(chaind);
 	if (!disk)
 		return qc2_fail(err, ENOMEM, "out of memory");
+	ret = -ENOMEM;
 	disk->info.name = strdup(name);
 	disk->info.url = strdup(url);
 	if (!disk->info.name || !disk->info.url)
@@ -837,6 +842,47 @@ void disks_restore(struct chaind *chaind)
 
 	if (state_load_all(chaind->cfg.run_dir, restore, chaind, &err))
 		log_err("%s; disks that run stay without a daemon", err.msg);
+}
+
+struct cache_check {
+	dev_t dev;
+	bool any;
+	int ret;
+	struct qc2_err *err;
+};
+
+static void check_cache(void *arg, struct disk_info *info)
+{
+	struct cache_check *check = arg;
+	struct qc2_err why;
+	bool has_bypass;
+
+	if (table_is_ours(info->dev >> 20, info->dev & 0xfffff)) {
+		check->any = true;
+		if (check->dev && table_check_stores(info->dev, check->dev, 0, &has_bypass,
+						     &why) == -EINVAL)
+			check->ret = qc2_fail(check->err, EBUSY, "disk %s cannot use it: %s",
+					      info->name, why.msg);
+	}
+	disk_info_free(info);
+}
+
+bool disks_run(const struct chaind *chaind)
+{
+	struct cache_check check = { 0 };
+	struct qc2_err err;
+
+	state_load_all(chaind->cfg.run_dir, check_cache, &check, &err);
+	return check.any;
+}
+
+int disks_check_cache(void *arg, dev_t dev, struct qc2_err *err)
+{
+	const struct chaind *chaind = arg;
+	struct cache_check check = { .dev = dev, .err = err };
+	int ret = state_load_all(chaind->cfg.run_dir, check_cache, &check, err);
+
+	return ret ? ret : check.ret;
 }
 
 void disks_cancel_opening(struct chaind *chaind)

@@ -158,6 +158,11 @@ void disk_close(struct disk *disk);
 
 struct disk *disk_find(struct chaind *chaind, const char *name);
 
+/* By their state files: whether there are any; whether store 0 of them all is @dev. */
+bool disks_run(const struct chaind *chaind);
+/* For cache_open(); @arg: struct chaind. */
+int disks_check_cache(void *arg, dev_t dev, struct qc2_err *err);
+
 /* Take over the disks of an earlier daemon. */
 void disks_restore(struct chaind *chaind);
 

@@ -178,6 +178,9 @@ static int setup_cache(struct qc2_err *err)
 		.size = chaind.cfg.cache_size,
 		.scrub_rate = chaind.cfg.cache_scrub_rate,
 		.nr_bufs = count_bufs(),
+		.may_be_absent = disks_run(&chaind),
+		.check = disks_check_cache,
+		.arg = &chaind,
 	};
 	char *index_path = NULL, *bypass_path = NULL;
 	int ret;

@@ -73,7 +73,7 @@ int table_check_stores(uint32_t dev, dev_t cache, dev_t bypass, bool *has_bypass
 		ret = qc2_fail(err, EINVAL,
 			       "%u:%u: its table has no store device; the cache, %u:%u, must be the first",
 			       maj, min, major(cache), minor(cache));
-	else if (stores[0] != cache)
+	else if (cache && stores[0] != cache)
 		ret = qc2_fail(err, EINVAL,
 			       "%u:%u: the first store device of its table is %u:%u, but the cache is %u:%u; was [cache] path changed, or the file replaced, while the disk was running?",
 			       maj, min, major(stores[0]), minor(stores[0]), major(cache),

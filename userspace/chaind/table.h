@@ -12,7 +12,7 @@
 /**
  * table_check_stores() - whether store 0 of a mapped device is the cache
  * @dev: mapped device, (major << 20 | minor)
- * @cache: device number of the cache
+ * @cache: device number of the cache; 0: it is absent, and nothing there is named
  * @bypass: of the bypass
  * @has_bypass: set if that is store 1
  *
