@@ -371,6 +371,61 @@ static void test_useful(void **state)
 	assert_in_range(last, LARGEST / 2, LARGEST);
 }
 
+/* One read, where a quarter of the extensions are useful; returns what is ahead. */
+static unsigned int read_quarter(uint32_t block)
+{
+	unsigned int nr, marked;
+
+	disk.plan.useful = 256 / 4;
+	forget();
+	read_block(block);
+	nr = count_ahead(0, &marked);
+	assert_int_equal(marked, nr > 0);
+	return nr;
+}
+
+/* Where reads missed near each other there is more each time, also what is before them. */
+static void test_same_spot(void **state)
+{
+	const uint32_t spot = 32 * LARGEST;
+
+	make_far(0);
+	build_plain();
+	assert_int_equal(read_quarter(spot + 16), LARGEST / 16);
+	assert_fetch(1, FETCH_AHEAD, 0, spot + 17, 2);
+	assert_int_equal(read_quarter(spot + 6), LARGEST / 4 - 1);
+	assert_fetch(1, FETCH_AHEAD, 0, spot, 6);
+	assert_fetch(2, FETCH_AHEAD, 0, spot + 7, 1);
+	assert_int_equal(read_quarter(spot + 26), LARGEST / 2 - 4);
+	assert_fetch(1, FETCH_AHEAD, 0, spot + 19, 7);
+	assert_fetch(2, FETCH_AHEAD, 0, spot + 27, 5);
+	assert_int_equal(read_quarter(spot + 12), 7);
+	assert_fetch(1, FETCH_AHEAD, 0, spot + 8, 4);
+	assert_fetch(2, FETCH_AHEAD, 0, spot + 13, 3);
+	/* Nothing is left, and elsewhere nothing has missed. */
+	assert_int_equal(read_quarter(spot - LARGEST), LARGEST / 16);
+	assert_int_equal(read_quarter(spot + LARGEST), LARGEST / 16);
+}
+
+/* Only what is live, of any of it. */
+static void test_same_spot_gaps(void **state)
+{
+	make_far(0);
+	add(0, 0, 3, 2);
+	add(10, 0, 6, 1);	/* behind one block */
+	add(20, 0, 20, 2);
+	add(30, 0, 30, 9);	/* beyond the spot */
+	build();
+	read_quarter(20);
+	disk.plan.useful = 256;
+	forget();
+	read_block(10);
+	assert_int_equal(nr_fetches, 3);
+	assert_fetch(0, FETCH_DEMAND, 0, 6, 1);
+	assert_fetch(1, FETCH_AHEAD, 0, 3, 3);
+	assert_fetch(2, FETCH_AHEAD, 0, 30, 2);
+}
+
 /*
  * ---------------------------------------------------------------------------
  * Streams
@@ -660,6 +715,8 @@ int main(void)
 		TEST(test_far_apart),
 		TEST(test_far_apart_slow),
 		TEST(test_useful),
+		TEST(test_same_spot),
+		TEST(test_same_spot_gaps),
 		TEST(test_stream),
 		TEST(test_stream_by_mark),
 		TEST(test_streams),

@@ -23,7 +23,15 @@
 /* Where extensions are of no use one is tried for so many reads. */
 #define TRY_ONE_OF	16
 #define ALL_USEFUL	256
+/* Another miss in a spot doubles its extension, so often at most. */
+#define MAX_DOUBLED	16
+/* Pieces of an extension. */
+#define MAX_RUNS	64
 #define USEFUL_SHIFT	4	/* each tells a sixteenth */
+
+struct run {
+	uint32_t first, end;
+};
 
 void plan_init(struct plan *plan)
 {
@@ -185,74 +193,123 @@ static void mark(struct disk *disk, uint32_t object, uint32_t nr)
  * ---------------------------------------------------------------------------
  */
 
-/* Blocks that an extension of a read from an object should have. */
-static uint32_t extension_blocks(struct disk *disk, struct object *obj)
+/* Blocks that an extension of a read from an object has at most. */
+static uint32_t max_extension(const struct disk *disk, struct object *obj)
 {
 	uint64_t chunk = origin_chunk(object_place(obj, NULL)->origin);
-	uint64_t max = disk->chaind->cfg.extension_bytes, useful = disk->plan.useful;
-	uint32_t nr;
+	uint64_t max = disk->chaind->cfg.extension_bytes;
 
-	if (max > chunk)
-		max = chunk;
-	/* The square: a boot is about as fast with it, and fetches much less. */
-	nr = max * useful / ALL_USEFUL * useful / ALL_USEFUL / QC2_BLOCK_BYTES;
-	if (!nr && disk->plan.without++ % TRY_ONE_OF == 0)
-		nr = 1;
-	return nr;
+	return (max < chunk ? max : chunk) / QC2_BLOCK_BYTES;
+}
+
+/* Counts a miss there.  Returns how many there were lately, this one included. */
+static unsigned int count_miss(struct plan *plan, uint32_t object, uint32_t nr)
+{
+	struct spot *oldest = &plan->spots[0];
+	unsigned int i;
+
+	plan->misses++;
+	for (i = 0; i < PLAN_SPOTS; i++) {
+		struct spot *spot = &plan->spots[i];
+
+		if (spot->used && spot->object == object && spot->nr == nr) {
+			spot->used = plan->misses;
+			return ++spot->misses;
+		}
+		if (spot->used < oldest->used)
+			oldest = spot;
+	}
+	*oldest = (struct spot){ object, nr, 1, plan->misses };
+	return 1;
 }
 
 /*
- * How many blocks from @first on are live data, up to a block that is here or on its
- * way already.
+ * Blocks that an extension should have.  The first one in a spot: the square of how useful
+ * they are; a boot is about as fast with it, and fetches much less.
  */
-static uint32_t live_blocks(struct disk *disk, const struct qc2_index *idx,
-			    uint32_t object, uint32_t first, uint32_t max)
+static uint32_t extension_blocks(struct plan *plan, uint32_t max, unsigned int misses)
 {
-	struct object *obj = disk->objects[object];
-	uint64_t offset = (uint64_t)first * QC2_BLOCK_BYTES, cover = offset, limit;
-	uint32_t nr;
-	size_t i;
+	uint64_t nr = (uint64_t)max * plan->useful;
 
-	limit = offset + (uint64_t)max * QC2_BLOCK_BYTES;
-	if (limit > obj->size)
-		limit = obj->size;
-	for (i = qc2_index_find_object(idx, object, offset);
-	     i < idx->nr_by_object && cover < limit; i++) {
-		const struct qc2_extent *ext = &idx->extents[idx->by_object[i]];
-		uint64_t end = ext->offset + ext->nr_sectors * 512ULL;
-
-		if (ext->object != object || ext->offset >= limit ||
-		    ext->offset > cover + MAX_GAP)
-			break;
-		if (end > cover)
-			cover = end;
-	}
-	if (cover > limit)
-		cover = limit;
-	max = (cover - offset + QC2_BLOCK_BYTES - 1) / QC2_BLOCK_BYTES;
-	for (nr = 0; nr < max && is_missing(disk, obj, first + nr); nr++)
-		;
-	return nr;
+	if (misses == 1)
+		nr = nr * plan->useful / ALL_USEFUL;
+	else
+		nr <<= misses < MAX_DOUBLED ? misses - 2 : MAX_DOUBLED;
+	nr /= ALL_USEFUL;
+	if (!nr && plan->without++ % TRY_ONE_OF == 0)
+		nr = 1;
+	return nr < max ? nr : max;
 }
 
-/* Returns how many blocks it has. */
+/* Runs of blocks in [@first, @end) that are live data, over small gaps, and missing. */
+static unsigned int live_runs(struct disk *disk, const struct qc2_index *idx, uint32_t object,
+			      uint32_t first, uint32_t end, struct run *runs, unsigned int max)
+{
+	struct object *obj = disk->objects[object];
+	size_t i = qc2_index_find_object(idx, object, (uint64_t)first * QC2_BLOCK_BYTES);
+	uint32_t nr = first;		/* what is before it was seen */
+	unsigned int nr_runs = 0;
+
+	for (; i < idx->nr_by_object && nr < end; i++) {
+		const struct qc2_extent *ext = &idx->extents[idx->by_object[i]];
+		uint64_t ext_end = ext->offset + ext->nr_sectors * 512ULL;
+
+		if (ext->object != object)
+			break;
+		if (ext->offset > (uint64_t)nr * QC2_BLOCK_BYTES + (nr > first ? MAX_GAP : 0))
+			nr = ext->offset / QC2_BLOCK_BYTES;
+		for (; nr < end && (uint64_t)nr * QC2_BLOCK_BYTES < ext_end; nr++) {
+			if (!is_missing(disk, obj, nr))
+				continue;
+			if (nr_runs && runs[nr_runs - 1].end == nr) {
+				runs[nr_runs - 1].end++;
+			} else if (nr_runs < max) {
+				runs[nr_runs++] = (struct run){ nr, nr + 1 };
+			}
+		}
+	}
+	return nr_runs;
+}
+
+/* Returns how many blocks it goes beyond the cluster of the read. */
 static uint32_t extend(struct disk *disk, const struct qc2_index *idx,
 		       const struct piece *missing)
 {
 	struct object *obj = disk->objects[missing->object];
-	uint32_t blocks = object_cluster_blocks(obj), first, nr;
+	uint32_t block = missing->offset / QC2_BLOCK_BYTES, first, start, end, nr, nr_here = 0;
+	uint32_t cluster = object_cluster_blocks(obj), max = max_extension(disk, obj);
+	struct run runs[MAX_RUNS];
+	unsigned int misses, nr_runs, i;
 
-	first = missing->offset / QC2_BLOCK_BYTES + 1;
-	first += (blocks - first % blocks) % blocks;	/* the cluster comes anyway */
-	nr = extension_blocks(disk, obj);
-	nr = nr && first < object_nr_blocks(obj) ?
-	     live_blocks(disk, idx, missing->object, first, nr) : 0;
-	if (!nr)
+	if (!max)
 		return 0;
-	fetch_ahead(disk, missing->object, first, first + nr);
-	mark(disk, missing->object, first + nr / 2);
+	misses = count_miss(&disk->plan, missing->object, block / max);
+	nr = extension_blocks(&disk->plan, max, misses);
+	first = block + 1;
+	first += (cluster - first % cluster) % cluster;	/* the cluster comes anyway */
+	start = first - 1;
+	end = first + nr;
+	if (misses > 1 && nr) {
+		while (nr & (nr - 1))
+			nr &= nr - 1;
+		start = block - block % nr;
+		end = start + nr;
+	}
+	nr_runs = live_runs(disk, idx, missing->object, start, end, runs, MAX_RUNS);
+	/* The first one ends where something is here. */
+	if (misses == 1 && nr_runs)
+		nr_runs = runs[0].first == first;
+	if (!nr_runs)
+		return 0;
+	for (i = 0; i < nr_runs; i++) {
+		fetch_ahead(disk, missing->object, runs[i].first, runs[i].end);
+		nr_here += runs[i].end - runs[i].first;
+	}
+	for (i = 0, nr = nr_here / 2; nr >= runs[i].end - runs[i].first; i++)
+		nr -= runs[i].end - runs[i].first;
+	mark(disk, missing->object, runs[i].first + nr);
 	count_extension(&disk->plan);
-	return nr;
+	return runs[nr_runs - 1].end > first ? runs[nr_runs - 1].end - first : 0;
 }
 
 /*

@@ -7,7 +7,8 @@
  *
  * - the extension: what lies behind them in the object, as far as it is live data.  How
  *   much depends on the store's latency and bandwidth, and on how often extensions were
- *   of use to this disk: random reads soon have none.
+ *   of use to this disk: random reads soon have none.  Where other reads of the same part
+ *   of the object missed lately it is more, and has what lies before them, too.
  * - streams: where reads follow each other on the disk, what comes next there, in
  *   whichever objects it is; more each time, until it keeps the connections full.
  *
@@ -30,6 +31,7 @@ struct disk;
 struct fetch_stats;
 
 #define PLAN_STREAMS	8
+#define PLAN_SPOTS	64
 
 /* Reads that follow each other. */
 struct stream {
@@ -40,9 +42,18 @@ struct stream {
 	unsigned int hits;
 };
 
+/* A part of an object, as large as the greatest extension, where reads missed. */
+struct spot {
+	uint32_t object, nr;
+	unsigned int misses;
+	uint64_t used;			/* when, by plan.misses; 0: never */
+};
+
 /* Of a disk; zero to begin with, but for plan_init(). */
 struct plan {
 	struct stream streams[PLAN_STREAMS];
+	struct spot spots[PLAN_SPOTS];
+	uint64_t misses;
 	uint64_t clock;
 	unsigned int useful;		/* how many extensions are, of 256 */
 	unsigned int without;		/* reads for which none seemed worth it */
