@@ -53,10 +53,18 @@ selftest()
 # that dies takes the tests that it did not get to with it.
 in_machine()
 {
-	local name=$1 planned=$2 wanted=$3 out=$log/$1 status=0 good=0 bad=0
+	local name=$1 planned=$2 wanted=$3 status=0
 	shift 3
 
-	tests/vm/run --out "$out" "$@" || status=$?
+	tests/vm/run --out "$log/$name" "$@" || status=$?
+	count_machine "$name" "$planned" "$wanted" $status
+}
+
+# count_machine NAME PLANNED STATUS ENDED - such a machine that ended with status ENDED
+count_machine()
+{
+	local name=$1 planned=$2 wanted=$3 status=$4 out=$log/$1 good=0 bad=0
+
 	[ ! -e "$out/results" ] || read -r _ good _ bad < "$out/results"
 	passed=$((passed + good))
 	failed=$((failed + planned - good))
@@ -76,6 +84,29 @@ system_tests()
 	[ "$series" != debug ] || tests+=(tests/system/debug/t-*.sh)
 	in_machine "$series" ${#tests[@]} 0 --kernel "$series" --mem 3072 --timeout 5400 "$@" \
 		-- tests/system/run
+}
+
+# system_tests_in_two SERIES - the same on two machines at once, which go slower, but have
+# both processors to do
+system_tests_in_two()
+{
+	local series=$1 tests=(tests/system/t-*.sh) halves=("" "") nr=(0 0) pids=() i status
+
+	for i in "${!tests[@]}"; do
+		halves[i % 2]+=" $(basename "${tests[i]}" .sh)"
+		nr[i % 2]=$((nr[i % 2] + 1))
+	done
+	for i in 0 1; do
+		# shellcheck disable=SC2086
+		QC2_TIME_SCALE=2 tests/vm/run --out "$log/$series-$i" --kernel "$series" \
+			--mem 3072 --timeout 5400 -- tests/system/run ${halves[i]} &
+		pids+=($!)
+	done
+	for i in 0 1; do
+		status=0
+		wait "${pids[i]}" || status=$?
+		count_machine "$series-$i" "${nr[i]}" 0 $status
+	done
 }
 
 finish()

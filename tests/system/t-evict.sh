@@ -18,12 +18,14 @@ LARGE_MB=96		# while it is larger
 SLOTS=$((CACHE_MB * 16))
 READ_MB=32		# of each disk are read
 STAGE=$((SLOTS / 4))	# evictions at least, before something changes
+RESIZES=1		# in a round
 WRITE_MB=8		# behind them are written, on some
 THREADS=8		# for each disk
 READ_DELAY_MS=1500
 if [ "${QC2_SOAK_SECONDS:-0}" != 0 ]; then
 	READ_MB=48
 	STAGE=$SLOTS
+	RESIZES=2
 fi
 
 # Links, size of clusters and other options, of all links; whether the base is
@@ -201,7 +203,7 @@ until [ $round -gt 0 ] && [ $((SECONDS - start)) -ge "${QC2_SOAK_SECONDS:-0}" ];
 	evicts
 	reads_take 0
 
-	for _ in 1 2; do
+	for ((i = 0; i < RESIZES; i++)); do
 		resize $LARGE_MB
 		in_use() { ! all_run || [ "$(cache_field used_bytes)" -gt $((CACHE_MB * 5 / 4 << 20)) ]; }
 		wait_until 60 in_use
