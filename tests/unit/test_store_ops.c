@@ -809,6 +809,44 @@ static void start_two_parts(struct fixture *f, struct qc2_upload **upload)
 	assert_ok(qc2_upload_part(*upload, 1, "01234567", 8, &err), err);
 }
 
+/* Another process goes on with an upload. */
+static void test_resume(void **state)
+{
+	char *lost = error("404 Not Found", "", "NoSuchUpload");
+	char *done = answer("200 OK", "", "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>");
+	const char *const answers[] = {
+		STARTED, PART,
+		"HTTP/1.1 200 OK\r\nETag: \"q\"\r\nContent-Length: 0\r\n\r\n",
+		done, HEAD_16, lost, NULL
+	};
+	struct qc2_upload *upload, *other;
+	struct qc2_err err;
+	struct fixture f;
+	char *version;
+
+	server_start(&f.server, answers);
+	configure_s3(&f);
+	assert_ok(qc2_upload_start(&f.cfg, "s3://bucket/a", 8, &upload, &err), err);
+	assert_ok(qc2_upload_part(upload, 2, "89abcdef", 8, &err), err);
+	assert_null(qc2_upload_etag(upload, 1));
+	assert_null(qc2_upload_etag(upload, 3));
+	assert_ok(qc2_upload_resume(&f.cfg, "s3://bucket/a", 8, qc2_upload_id(upload), &other, &err),
+		  err);
+	assert_int_equal(qc2_upload_set_part(other, 2, qc2_upload_etag(upload, 2), 8), 0);
+	qc2_upload_free(upload);
+	assert_ok(qc2_upload_part(other, 1, "01234567", 8, &err), err);
+	assert_ok(qc2_upload_complete(other, 2, true, &version, &err), err);
+	assert_string_equal(version, "\"all-2\"");
+	free(version);
+	assert_int_equal(qc2_upload_part(other, 1, "01234567", 8, &err), -ENOENT);
+	qc2_upload_free(other);
+	finish(&f);
+	assert_in(f.server.requests[2], "PUT /bucket/a?partNumber=1&uploadId=up%2F1%2B%3D HTTP");
+	assert_in(f.server.requests[3], "<ETag>\"q\"</ETag></Part><Part><PartNumber>2</PartNumber><ETag>\"p\"");
+	free(lost);
+	free(done);
+}
+
 static void test_multipart(void **state)
 {
 	char *empty_etag = answer("200 OK", "", "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>");
@@ -992,6 +1030,7 @@ int main(void)
 		cmocka_unit_test(test_put),
 		cmocka_unit_test(test_background),
 		cmocka_unit_test(test_multipart),
+		cmocka_unit_test(test_resume),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_long_answers),

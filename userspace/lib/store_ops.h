@@ -79,6 +79,18 @@ struct qc2_upload;
 int qc2_upload_start(const struct qc2_store_config *cfg, const char *url, size_t part_bytes,
 		     struct qc2_upload **upload, struct qc2_err *err);
 
+/*
+ * An upload that was begun before, perhaps by another process: with its id, and what is known
+ * of the parts that were sent.  Whether the store still has it shows with the next part.
+ */
+int qc2_upload_resume(const struct qc2_store_config *cfg, const char *url, size_t part_bytes,
+		      const char *id, struct qc2_upload **upload, struct qc2_err *err);
+const char *qc2_upload_id(const struct qc2_upload *upload);
+/* What the store called a part, "" if it has no name; NULL: it was not sent. */
+const char *qc2_upload_etag(struct qc2_upload *upload, unsigned int nr);
+/* Return: 0 or -ENOMEM. */
+int qc2_upload_set_part(struct qc2_upload *upload, unsigned int nr, const char *etag, size_t len);
+
 /* Sends a part, from number 1 on, in any order and from several threads at once. */
 int qc2_upload_part(struct qc2_upload *upload, unsigned int nr, const void *buf, size_t len,
 		    struct qc2_err *err);

@@ -89,25 +89,37 @@ static int make_id(struct qc2_upload *up, struct qc2_err *err)
 	return 0;
 }
 
+static struct qc2_upload *new_upload(const struct qc2_store_config *cfg, const char *url,
+				     size_t part_bytes, struct qc2_err *err)
+{
+	struct qc2_upload *up = calloc(1, sizeof(*up));
+
+	if (up) {
+		up->cfg = cfg;
+		up->type = qc2_store_type(url);
+		up->part_bytes = part_bytes;
+		pthread_mutex_init(&up->lock, NULL);
+		up->url = strdup(url);
+		if (up->type == &qc2_store_file)
+			up->path = qc2_url_to_path(url);
+		if (up->url && (up->type != &qc2_store_file || up->path))
+			return up;
+	}
+	qc2_upload_free(up);
+	qc2_fail(err, ENOMEM, "%s: out of memory", url);
+	return NULL;
+}
+
 int qc2_upload_start(const struct qc2_store_config *cfg, const char *url, size_t part_bytes,
 		     struct qc2_upload **upload, struct qc2_err *err)
 {
-	struct qc2_upload *up = calloc(1, sizeof(*up));
+	struct qc2_upload *up = new_upload(cfg, url, part_bytes, err);
 	int ret;
 
 	*upload = NULL;
 	if (!up)
-		return qc2_fail(err, ENOMEM, "%s: out of memory", url);
-	up->cfg = cfg;
-	up->type = qc2_store_type(url);
-	up->part_bytes = part_bytes;
-	pthread_mutex_init(&up->lock, NULL);
-	up->url = strdup(url);
-	if (up->type == &qc2_store_file)
-		up->path = qc2_url_to_path(url);
-	if (!up->url || (up->type == &qc2_store_file && !up->path))
-		ret = qc2_fail(err, ENOMEM, "%s: out of memory", url);
-	else if (up->path)
+		return -ENOMEM;
+	if (up->path)
 		ret = qc2_file_start(up->path, &up->id, err);
 	else if (!up->type->uploads)
 		ret = qc2_fail(err, ENOTSUP, "%s: a web server takes no uploads in parts; use s3:// or azure://",
@@ -124,7 +136,39 @@ int qc2_upload_start(const struct qc2_store_config *cfg, const char *url, size_t
 	return 0;
 }
 
-static int keep_part(struct qc2_upload *up, unsigned int nr, const char *etag, size_t len)
+int qc2_upload_resume(const struct qc2_store_config *cfg, const char *url, size_t part_bytes,
+		      const char *id, struct qc2_upload **upload, struct qc2_err *err)
+{
+	struct qc2_upload *up = new_upload(cfg, url, part_bytes, err);
+
+	*upload = NULL;
+	if (!up)
+		return -ENOMEM;
+	up->id = strdup(id);
+	if (!up->id) {
+		qc2_upload_free(up);
+		return qc2_fail(err, ENOMEM, "%s: out of memory", url);
+	}
+	*upload = up;
+	return 0;
+}
+
+const char *qc2_upload_id(const struct qc2_upload *up)
+{
+	return up->id;
+}
+
+const char *qc2_upload_etag(struct qc2_upload *up, unsigned int nr)
+{
+	const char *etag;
+
+	pthread_mutex_lock(&up->lock);
+	etag = nr && nr <= up->room ? up->parts[nr - 1] : NULL;
+	pthread_mutex_unlock(&up->lock);
+	return etag;
+}
+
+int qc2_upload_set_part(struct qc2_upload *up, unsigned int nr, const char *etag, size_t len)
 {
 	char *copy = strdup(etag), **parts;
 	int ret = copy ? 0 : -ENOMEM;
@@ -167,7 +211,7 @@ int qc2_upload_part(struct qc2_upload *up, unsigned int nr, const void *buf, siz
 		return qc2_fail(err, EINVAL, "%s: bad part %u of %zu bytes", up->url, nr, len);
 	if (up->path) {
 		ret = qc2_file_part(up->id, (uint64_t)(nr - 1) * up->part_bytes, buf, len, err);
-		if (!ret && keep_part(up, nr, "", len))
+		if (!ret && qc2_upload_set_part(up, nr, "", len))
 			ret = qc2_fail(err, ENOMEM, "%s: out of memory", up->url);
 		return ret;
 	}
@@ -177,7 +221,7 @@ int qc2_upload_part(struct qc2_upload *up, unsigned int nr, const void *buf, siz
 	    (!req.answer.etag[0] || strpbrk(req.answer.etag, "<>&")))
 		ret = qc2_fail(err, EPROTO, "%s: cannot be written: part %u has no usable ETag",
 			       up->url, nr);
-	if (!ret && keep_part(up, nr, req.answer.etag, len))
+	if (!ret && qc2_upload_set_part(up, nr, req.answer.etag, len))
 		ret = qc2_fail(err, ENOMEM, "%s: out of memory", up->url);
 	qc2_request_free(&req);
 	return ret;
