@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "access.h"
+#include "chain_read.h"
 #include "manifest.h"
-#include "packed.h"
 #include "store_ops.h"
 
 #define SCHEMA		1
@@ -23,9 +23,6 @@
 /* One read, in blocks, at a multiple of that; and what it may read for nothing. */
 #define PIECE_BLOCKS	64U
 #define GAP_BLOCKS	4U
-/* Of compressed clusters: between two that are read at once. */
-#define PACKED_GAP	(64U << 10)
-#define PACKED_READ	(8U << 20)
 
 struct publishing {
 	const struct qc2_chain *chain;
@@ -45,7 +42,6 @@ struct piece {
 	uint32_t object;
 	uint32_t from, to;
 	uint32_t nr;			/* that have a digest now */
-	struct qc2_source *src;
 	uint8_t *buf;			/* their bytes */
 };
 
@@ -54,98 +50,6 @@ struct piece {
  * Reading
  * ---------------------------------------------------------------------------
  */
-
-/* The bytes of a data object; zeros behind its end. */
-static int read_data(const struct piece *piece, struct qc2_err *err)
-{
-	uint64_t start = (uint64_t)piece->from * QC2_DIGEST_BLOCK;
-	size_t len = (size_t)(piece->to - piece->from) * QC2_DIGEST_BLOCK;
-	size_t have = piece->src->size - start < len ? piece->src->size - start : len;
-
-	memset(piece->buf + have, 0, len - have);
-	return piece->src->ops->read(piece->src, start, piece->buf, have, err);
-}
-
-/* Number of compressed clusters from @first on, before @end, that one read brings. */
-static size_t group_len(const struct qc2_packed *packed, size_t first, size_t end,
-			size_t *len)
-{
-	const struct qc2_packed_cluster *v = packed->v;
-	uint64_t start = v[first].offset, to = start + v[first].len;
-	size_t i;
-
-	for (i = first + 1; i < end; i++) {
-		if (v[i].offset < start || v[i].offset > to + PACKED_GAP ||
-		    v[i].offset + v[i].len - start > PACKED_READ)
-			break;
-		if (v[i].offset + v[i].len > to)
-			to = v[i].offset + v[i].len;
-	}
-	*len = to - start;
-	return i - first;
-}
-
-/* Unpacks a cluster and copies what of it is in the piece. */
-static int unpack_cluster(const struct piece *piece, const struct qc2_packed *packed,
-			  const struct qc2_packed_cluster *c, const uint8_t *in,
-			  uint8_t *cluster, struct qc2_err *err)
-{
-	uint64_t from = (uint64_t)piece->from * QC2_DIGEST_BLOCK;
-	uint64_t to = (uint64_t)piece->to * QC2_DIGEST_BLOCK;
-	uint64_t size = 1ULL << packed->cluster_bits;
-	uint64_t start = c->cluster * size, lo = start, hi = start + size;
-	int ret;
-
-	ret = qc2_unpack(packed, in, c->len, cluster);
-	if (ret == -ENOMEM)
-		return qc2_fail(err, ENOMEM, "out of memory");
-	if (ret)
-		return qc2_fail(err, EBADMSG,
-			"%s: the compressed cluster at offset %" PRIu64 " is damaged",
-			piece->src->url, c->offset);
-	if (lo < from)
-		lo = from;
-	if (hi > to)
-		hi = to;
-	memcpy(piece->buf + (lo - from), cluster + (lo - start), hi - lo);
-	return 0;
-}
-
-/* The bytes of an object of compressed clusters; zeros between them. */
-static int read_packed(const struct piece *piece, const struct qc2_packed *packed,
-		       struct qc2_err *err)
-{
-	uint64_t from = (uint64_t)piece->from * QC2_DIGEST_BLOCK;
-	uint64_t to = (uint64_t)piece->to * QC2_DIGEST_BLOCK;
-	uint64_t size = 1ULL << packed->cluster_bits;
-	size_t i = qc2_packed_find(packed, from / size), nr, len;
-	size_t end = qc2_packed_find(packed, (to + size - 1) / size);
-	uint8_t *cluster = malloc(size), *in = NULL, *bigger;
-	int ret = 0;
-
-	if (!cluster)
-		return qc2_fail(err, ENOMEM, "out of memory");
-	memset(piece->buf, 0, to - from);
-	for (; i < end && !ret; i += nr) {
-		uint64_t start = packed->v[i].offset;
-
-		nr = group_len(packed, i, end, &len);
-		bigger = realloc(in, len);
-		if (!bigger) {
-			ret = qc2_fail(err, ENOMEM, "out of memory");
-			break;
-		}
-		in = bigger;
-		ret = piece->src->ops->read(piece->src, start, in, len, err);
-		for (size_t k = i; k < i + nr && !ret; k++)
-			ret = unpack_cluster(piece, packed, &packed->v[k],
-					     in + (packed->v[k].offset - start), cluster,
-					     err);
-	}
-	free(in);
-	free(cluster);
-	return ret;
-}
 
 /* Makes the digests of those blocks of a piece that shall have one. */
 static int digest_piece(struct publishing *pub, struct piece *piece, struct qc2_err *err)
@@ -167,20 +71,11 @@ static int digest_piece(struct publishing *pub, struct piece *piece, struct qc2_
 
 static int read_piece(struct publishing *pub, struct piece *piece, struct qc2_err *err)
 {
-	const struct qc2_link *link = &pub->chain->links[qc2_object_link(piece->object)];
-	bool packed = qc2_object_is_unpacked(piece->object);
 	int ret;
 
-	if (link->data_url && !packed)
-		piece->src = qc2_store_pinned(pub->store, link->data_url, link->data_size,
-					      link->data_version);
-	else
-		piece->src = qc2_store_pinned(pub->store, link->url, link->size,
-					      link->version);
-	if (!piece->src)
-		return qc2_fail(err, ENOMEM, "out of memory");
-	ret = packed ? read_packed(piece, link->packed, err) : read_data(piece, err);
-	piece->src->ops->close(piece->src);
+	ret = qc2_object_read(pub->chain, pub->store, piece->object,
+			      (uint64_t)piece->from * QC2_DIGEST_BLOCK, piece->buf,
+			      (size_t)(piece->to - piece->from) * QC2_DIGEST_BLOCK, err);
 	return ret ? ret : digest_piece(pub, piece, err);
 }
 
